@@ -1,0 +1,1 @@
+"""The words that nginx does not have: one module for each."""

@@ -1,0 +1,1 @@
+"""What is known of nginx's configuration language; no word of ACME."""
