@@ -1,0 +1,131 @@
+"""Fixtures that start real servers; what they start is in `servers.py`.
+
+A test asks for `nginx` or `pebble` to get the installed one, for `each_nginx` or `each_pebble` to
+run once with it and once with the next release's, and for `start_nginx` or `start_pebble` to
+start its own. Without the program the test is an error where CI=true, elsewhere a skip.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.servers import (
+    NginxServer,
+    Pebble,
+    Program,
+    ServerMissing,
+    find_newer,
+    find_program,
+    misleads,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+FINDERS = {"installed": find_program, "newer": find_newer}
+
+
+def _need(which: str, program: str) -> str:
+    """The program's path, or the end of the test."""
+    try:
+        return FINDERS[which](program)
+    except ServerMissing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """No proxy, trust store or setting of this machine changes what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in filter(misleads, tuple(os.environ)):
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def nginx() -> str:
+    """The path of the installed nginx."""
+    return _need("installed", "nginx")
+
+
+@pytest.fixture(scope="session", params=FINDERS)
+def each_nginx(request: pytest.FixtureRequest) -> str:
+    """The path of the installed nginx, then that of the next release's."""
+    return _need(request.param, "nginx")
+
+
+@pytest.fixture(scope="session")
+def pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+    """One pebble for all, with its bad manners on."""
+    binary = _need("installed", "pebble")
+    with Pebble(tmp_path_factory.mktemp("pebble"), binary=binary) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=FINDERS)
+def each_pebble(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pebble]:
+    """The installed pebble, then the next release's, with their bad manners on."""
+    binary = _need(request.param, "pebble")
+    with Pebble(tmp_path_factory.mktemp("pebble"), binary=binary) as server:
+        yield server
+
+
+@pytest.fixture
+def start_pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pebble]]:
+    """Start a pebble with manners of the test's choice: `Pebble`'s arguments, without the folder.
+
+    `newer=True` takes the next release's. It is stopped when the test ends.
+    """
+    with ExitStack() as stack:
+
+        def start(*, newer: bool = False, **manners: Any) -> Pebble:
+            binary = _need("newer" if newer else "installed", "pebble")
+            folder = tmp_path_factory.mktemp("pebble")
+            return stack.enter_context(Pebble(folder, binary=binary, **manners))
+
+        yield start
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A temporary folder that nginx's workers may enter; `tmp_path` is for its owner alone."""
+    folder = Path(tempfile.mkdtemp(prefix="nginx-acme-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def start_nginx(open_path: Path) -> Iterator[Callable[..., NginxServer]]:
+    """Start an nginx on a config: `NginxServer`'s arguments, without the folder (`open_path`)."""
+    with ExitStack() as stack:
+
+        def start(config: str, **more: Any) -> NginxServer:
+            _need("installed", "nginx")
+            return stack.enter_context(NginxServer(open_path, config, **more))
+
+        yield start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what the servers wrote that ran during it."""
+    report = yield
+    if report.failed:
+        for program in Program.history:
+            if program.stopped is None or program.stopped >= call.start:
+                report.sections.append((f"{program.log}", program.output(3000)))
+    return report
