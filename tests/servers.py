@@ -51,6 +51,10 @@ class ServerMissing(Exception):
     """A program that the tests need is not installed."""
 
 
+class NotPackaged(ServerMissing):
+    """The distribution has no such program, so its absence is no mistake of this machine."""
+
+
 class ServerFailed(Exception):
     """A server did not come up, or ended by itself; the end of its output is in the message."""
 
@@ -66,9 +70,12 @@ def find_program(name: str) -> str:
 def find_newer(name: str) -> str:
     """The absolute path of the same program from the next release (`tests/newer.sh`)."""
     path = NEWER / "bin" / name
-    if not path.exists():
-        raise ServerMissing(f"there is no newer {name}; tests/newer.sh fetches it")
-    return str(path)
+    if path.exists():
+        return str(path)
+    reason = NEWER / "unavailable"
+    if reason.exists():
+        raise NotPackaged(f"there is no newer {name}: {reason.read_text().strip()}")
+    raise ServerMissing(f"there is no newer {name}; tests/newer.sh fetches it")
 
 
 def wait_for(predicate: Callable[[], T], seconds: float = 10, what: str = "it") -> T:
@@ -221,8 +228,8 @@ def _get(
     connection: socket.socket, server_name: str, path: str, certificate: x509.Certificate | None
 ) -> Answer:
     host = f"[{server_name}]" if ":" in server_name else server_name
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    connection.sendall(request.encode())
+    lines = (f"GET {path} HTTP/1.1", f"Host: {host}", "User-Agent: tests", "Connection: close")
+    connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
     with contextlib.closing(http.client.HTTPResponse(connection, method="GET")) as response:
         response.begin()
         return Answer(response.status, dict(response.getheaders()), response.read(), certificate)
@@ -272,6 +279,7 @@ class Program:
             self.stop()
             raise ServerFailed(f"{self.argv[0]}: {late}\n{self.output()}") from late
         if self.returncode is not None:
+            self.stop()
             raise ServerFailed(f"{self.argv[0]}: exit code {self.returncode}\n{self.output()}")
 
     def launch(self) -> None:
@@ -408,15 +416,16 @@ class Pebble:
             folder / "pebble.log",
             environ=environment(**manners),
         )
-        helper = Path(self.binary).with_name("pebble-challtestsrv")
+        beside = Path(self.binary).with_name("pebble-challtestsrv")
+        helper = str(beside) if beside.exists() else find_program("pebble-challtestsrv")
+        newer = "-doh" in _options(helper)
         self.dns = Program(
             [
-                str(helper) if helper.exists() else find_program("pebble-challtestsrv"),
-                *("-defaultIPv4", LOCALHOST, "-defaultIPv6", "::1" if ipv6 else ""),
-                *("-dns01", f"{LOCALHOST}:{self._dns}"),
+                *(helper, "-defaultIPv4", LOCALHOST, "-defaultIPv6", "::1" if ipv6 else ""),
+                *("-dnsserver" if newer else "-dns01", f"{LOCALHOST}:{self._dns}"),
                 *("-management", f"{LOCALHOST}:{self._dns_management}"),
                 *("-http01", "", "-https01", "", "-tlsalpn01", ""),
-                *(("-doh", "") if self.version >= (2, 6) else ()),
+                *(("-doh", "") if newer else ()),
             ],
             folder / "dns.log",
         )
@@ -479,6 +488,13 @@ class Pebble:
             status = connection.getresponse().status
         if status != http.client.OK:
             raise ServerFailed(f"pebble-challtestsrv answers {status} to {path}")
+
+
+@functools.cache
+def _options(program: str) -> frozenset[str]:
+    """The options that its -h lists; pebble's DNS has renamed one of them."""
+    asked = subprocess.run([program, "-h"], capture_output=True, text=True, check=False)
+    return frozenset(re.findall(r"^ +(-[\w-]+)", asked.stderr, re.MULTILINE))
 
 
 @functools.cache
