@@ -1,0 +1,58 @@
+"""The table of built-in issuers."""
+
+from __future__ import annotations
+
+import pytest
+
+from nginx_acme.acme.presets import (
+    BUILT_IN,
+    LETSENCRYPT,
+    LETSENCRYPT_STAGING,
+    LOCAL,
+    UNLIMITED,
+    Bucket,
+    Limits,
+    bucket,
+    limits,
+)
+
+
+def test_public() -> None:
+    """What is public leaves names out that no public CA can certify; `local` leaves out nothing."""
+    assert {name: preset.public for name, preset in BUILT_IN.items()} == {
+        "letsencrypt": True,
+        "letsencrypt-staging": True,
+        "local": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "profile", "expected"),
+    [
+        pytest.param(LETSENCRYPT, None, Limits(100, ip=False), id="no profile is classic"),
+        pytest.param(LETSENCRYPT, "classic", Limits(100, ip=False), id="classic"),
+        pytest.param(LETSENCRYPT, "tlsserver", Limits(25, ip=False), id="tlsserver"),
+        pytest.param(LETSENCRYPT, "shortlived", Limits(25, ip=True), id="shortlived"),
+        pytest.param(LETSENCRYPT, "mtc", Limits(100, ip=False), id="a profile of tomorrow"),
+        pytest.param(LETSENCRYPT_STAGING, "shortlived", Limits(25, ip=True), id="staging"),
+        pytest.param(LOCAL, None, UNLIMITED, id="local"),
+        pytest.param("https://ca.corp.example/acme", "tlsserver", UNLIMITED, id="private CA"),
+    ],
+)
+def test_limits(url: str, profile: str | None, expected: Limits) -> None:
+    """Limits are those of the CA behind the URL, by profile."""
+    assert limits(url, profile) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param(LETSENCRYPT, Bucket(300, 36.0), id="letsencrypt"),
+        pytest.param(LETSENCRYPT_STAGING, Bucket(1500, 7.2), id="staging"),
+        pytest.param(LOCAL, None, id="local"),
+        pytest.param("https://ca.corp.example/acme", None, id="private CA"),
+    ],
+)
+def test_bucket(url: str, expected: Bucket | None) -> None:
+    """Only where the CA has a limit on new orders is there a bucket."""
+    assert bucket(url) == expected
