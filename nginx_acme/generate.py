@@ -1,0 +1,239 @@
+"""A plan and the user's text become the text that nginx runs.
+
+What may live here: which characters are put where. The user's files are copied byte for byte
+with replacements at exact places, and never a line more or less, so that the line numbers in
+nginx's messages are those of the user's own files.
+
+Text goes in at braces and not where `acme` stands, because `acme;` may stand in a snippet that
+several servers include. Everything for all servers goes in before the closing brace of `http`: a
+server put first would become its address's default, and `map_hash_bucket_size` is refused as a
+duplicate after the first `map`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nginx_acme.nginx.edit import Replacement, apply, argument_spans, blank, quote
+from nginx_acme.nginx.paths import climbing, inside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from nginx_acme.nginx.listen import Listen
+    from nginx_acme.nginx.source import Directive, Include, Source
+    from nginx_acme.plan import Identity, Managed, Plan
+
+OUTSIDE = ".outside"
+"""Where in a generation the changed files lie that aren't below the main file's folder."""
+
+_CHALLENGE_MAP = (
+    ' map $request_uri $nginx_acme_token { default "";'
+    r' "~^/\.well-known/acme-challenge/(?<nginx_acme_t>[-_A-Za-z0-9]{16,128})(\?|$)"'
+    " $nginx_acme_t; }"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An account whose challenges nginx answers.
+
+    `name` is its folder's in the store and good for a variable, `folder` holds an empty file for
+    each open token.
+    """
+
+    name: str
+    thumbprint: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the generated text depends on besides the plan: the places of our files, no states.
+
+    `bundle` gives the path of a certificate's file by identity and key type; no identity: the
+    certificate of those that have no name.
+    """
+
+    bundle: Callable[[Identity | None, str], str]
+    answers: tuple[Answer, ...]
+    added: tuple[Listen, ...]
+
+
+def generate(source: Source, plan: Plan, layout: Layout) -> dict[str, str]:
+    """The files that differ from the user's: their paths there, and their new text."""
+    return _Generator(source, plan, layout).files()
+
+
+def mirrored(folder: str, path: str) -> str:
+    """Where a file of the user lies in a generation, relative to its top."""
+    rest = inside(folder, path)
+    return rest if rest is not None else OUTSIDE + path
+
+
+class _Generator:
+    def __init__(self, source: Source, plan: Plan, layout: Layout) -> None:
+        self._source = source
+        self._plan = plan
+        self._layout = layout
+        self._edits: dict[str, dict[Replacement, None]] = {}
+
+    def files(self) -> dict[str, str]:
+        self._blank_ours()
+        for managed in self._plan.managed:
+            self._edit_after(managed.server.block, self._certificates(managed))
+        if answers := self._answers():
+            for server in self._plan.answering:
+                self._edit_after(server.block, answers)
+        self._edit_http()
+        self._edit_climbing_paths()
+        self._edit_includes()
+        return {
+            path: apply(self._source.files[path].text, edits) for path, edits in self._edits.items()
+        }
+
+    def _edit(self, path: str, *replacements: Replacement) -> None:
+        """Each once, in order: a server that is included twice is edited once."""
+        self._edits.setdefault(path, {}).update(dict.fromkeys(replacements))
+
+    def _edit_after(self, block: Directive, text: str) -> None:
+        self._edit(block.path, Replacement(block.opens, block.opens, text))
+
+    def _blank_ours(self) -> None:
+        for directive in self._plan.ours:
+            text = self._source.files[directive.path].text
+            self._edit(directive.path, blank(text, directive.start, directive.end))
+
+    def _certificates(self, managed: Managed) -> str:
+        paths = [quote(self._layout.bundle(managed.identity, key)) for key in managed.key_types]
+        return "".join(f" ssl_certificate {path}; ssl_certificate_key {path};" for path in paths)
+
+    def _answers(self) -> str:
+        return "".join(
+            f" if (-f $nginx_acme_file_{answer.name})"
+            f" {{ return 200 $nginx_acme_token.{answer.thumbprint}; }}"
+            for answer in self._layout.answers
+        )
+
+    def _edit_http(self) -> None:
+        """The maps and the added server, in `http` or in one of our own on the last line."""
+        text = self._maps() + self._added_server()
+        if not text:
+            return
+        directives = self._source.files[self._source.main].directives
+        http = [
+            d for d in self._source.expand(directives) if d.name == "http" and d.block is not None
+        ]
+        if http:
+            brace = http[0].end - 1
+            self._edit(http[0].path, Replacement(brace, brace, text + " "))
+        elif directives:
+            end = directives[-1].end
+            block = f" http {{ access_log off;{text} }}"
+            self._edit(self._source.main, Replacement(end, end, block))
+
+    def _maps(self) -> str:
+        if not self._layout.answers:
+            return ""
+        return _CHALLENGE_MAP + "".join(
+            f" map $nginx_acme_token $nginx_acme_file_{answer.name}"
+            f' {{ "" ""; default {quote(answer.folder + "/$nginx_acme_token")}; }}'
+            for answer in self._layout.answers
+        )
+
+    def _added_server(self) -> str:
+        if not self._layout.added:
+            return ""
+        listens = "".join(f" listen {listen.address};" for listen in self._layout.added)
+        return f" server {{{listens}{self._answers()}{self._otherwise()} }}"
+
+    def _otherwise(self) -> str:
+        """What the added server says to anything that is no challenge."""
+        if not self._plan.settings.redirect:
+            return " return 404;"
+        ports = self._plan.redirect_ports
+        usual = _redirect(next(iter(ports.values()), 443))
+        special = {name: to for name, port in ports.items() if (to := _redirect(port)) != usual}
+        return (
+            "".join(
+                f" if ($host = {quote(f'[{name}]' if ':' in name else name)}) {{ return 301 {to}; }}"
+                for name, to in special.items()
+            )
+            + f" return 301 {usual};"
+        )
+
+    def _edit_climbing_paths(self) -> None:
+        """Make absolute what a mirror of the folder can't find (`nginx.paths`)."""
+        for file in self._source.files.values():
+            if ".." not in file.text:
+                continue
+            for directive in _everywhere(file.directives):
+                if (directive.path, directive.start) in self._source.includes:
+                    continue
+                for index, argument in climbing(directive):
+                    start, end = argument_spans(file.text, directive)[index + 1]
+                    absolute = quote(f"{self._source.folder}/{argument}")
+                    self._edit(file.path, _keeping_lines(file.text, start, end, absolute))
+
+    def _edit_includes(self) -> None:
+        """Point includes to the changed files.
+
+        Changing an include changes the file it stands in, so this goes on until nothing new
+        changes.
+        """
+        found = {
+            (directive.path, directive.start): directive
+            for file in self._source.files.values()
+            for directive in _everywhere(file.directives)
+            if (directive.path, directive.start) in self._source.includes
+        }
+        done: set[tuple[str, int]] = set()
+        before = -1
+        while before != len(self._edits):
+            before = len(self._edits)
+            for key in found.keys() - done:
+                text = self._include(found[key], self._source.includes[key])
+                if text is None:
+                    continue
+                done.add(key)
+                directive, file = found[key], self._source.files[key[0]]
+                self._edit(
+                    file.path, _keeping_lines(file.text, directive.start, directive.end, text)
+                )
+
+    def _include(self, directive: Directive, include: Include) -> str | None:
+        """The text in place of an `include`; None where it may stay as it is."""
+        argument = directive.args[0]
+        changed = any(path in self._edits for path in include.paths)
+        rest = inside(self._source.folder, include.pattern)
+        if not changed:
+            climbs = rest is None and not argument.startswith("/")
+            return f"include {quote(include.pattern)};" if climbs else None
+        if rest is not None:
+            return None if argument == rest else f"include {quote(rest)};"
+        return " ".join(f"include {quote(self._place(path))};" for path in include.paths)
+
+    def _place(self, path: str) -> str:
+        return mirrored(self._source.folder, path) if path in self._edits else path
+
+
+def _redirect(port: int) -> str:
+    return "https://$host$request_uri" if port == 443 else f"https://$host:{port}$request_uri"  # noqa: PLR2004
+
+
+def _everywhere(directives: Iterable[Directive]) -> Iterator[Directive]:
+    """All directives of a file, whatever the blocks they stand in."""
+    stack = [iter(directives)]
+    while stack:
+        for directive in stack[-1]:
+            yield directive
+            if directive.block:
+                stack.append(iter(directive.block))
+                break
+        else:
+            stack.pop()
+
+
+def _keeping_lines(text: str, start: int, end: int, new: str) -> Replacement:
+    return Replacement(start, end, new + "\n" * text.count("\n", start, end))
