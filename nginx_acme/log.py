@@ -1,0 +1,139 @@
+"""What is said to the operator, in nginx's own format.
+
+    nginx-acme: [warn] message                          to whoever started us, on stderr
+    2026/11/23 10:51:36 [warn] 123#0: message           a line of log: to stderr, and to the error log
+
+As nginx does, a message goes to stderr and also, with date and pid, to the error log. The log
+file is opened for every message: it is rotated by nginx (USR1), which doesn't tell us. That it
+can't be opened is never a reason to fail.
+
+Words of others (a CA's, a file name's) can't move the cursor or forge a line: what is not
+printable is escaped. The logging module is not used: it costs more than the start
+of the interpreter, and its handlers keep their files open.
+
+Imported at every start; see errors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+LEVELS = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
+"""nginx's levels, the gravest first (`ngx_log.h`)."""
+
+_RELAYED = "nginx: ["
+_NOT_FILES = ("syslog:", "memory:")
+
+
+class Log:
+    """Where messages go. Nothing is raised when nobody can hear them.
+
+    - `stream`: stderr; None where there is none;
+    - `error_log`: the absolute path of nginx's error log, or `stderr`, which makes the stream
+      the log; None, `syslog:` and `memory:`: no file;
+    - `dated`: the stream gets lines of log, too; for what is said while nobody may be watching;
+    - `level`: the least grave level that is told;
+    - `now`: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None,
+        *,
+        error_log: str | None = None,
+        dated: bool = False,
+        level: str = "notice",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        if error_log is not None and error_log.startswith(_NOT_FILES):
+            error_log = None
+        self._stream = stream
+        self._file = None if error_log == "stderr" else error_log
+        self._dated = dated or error_log == "stderr"
+        self._told = LEVELS[: LEVELS.index(level) + 1]
+        self._now = now
+
+    def notice(self, message: str) -> None:
+        """Something went as it should."""
+        self._tell("notice", message)
+
+    def warn(self, message: str) -> None:
+        """Something is odd; all goes on."""
+        self._tell("warn", message)
+
+    def error(self, message: str) -> None:
+        """Something failed; the rest goes on."""
+        self._tell("error", message)
+
+    def emerg(self, message: str) -> None:
+        """Nginx can't start, or can't be reloaded, because of this."""
+        self._tell("emerg", message)
+
+    def relay(self, line: str) -> None:
+        """Pass on a line that nginx wrote to a stderr of its own, such as `nginx: [emerg] …`.
+
+        The stream gets the line as it is; the error log gets its message, as nginx's own would.
+        What has no level (`nginx: configuration file … test failed`) is not for the log.
+        """
+        level, bracket, message = line.removeprefix(_RELAYED).partition("] ")
+        logged = line.startswith(_RELAYED) and bracket and level in LEVELS
+        if logged and level not in self._told:
+            return
+        self._write(self._log_line(level, message) if logged and self._dated else line)
+        if logged:
+            self._append(self._log_line(level, message))
+
+    def _tell(self, level: str, message: str) -> None:
+        if level not in self._told:
+            return
+        line = self._log_line(level, message)
+        self._write(line if self._dated else f"nginx-acme: [{level}] {message}")
+        self._append(line)
+
+    def _log_line(self, level: str, message: str) -> str:
+        date = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(self._now()))
+        return f"{date} [{level}] {os.getpid()}#0: {message}"
+
+    def _write(self, line: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(f"{printable(line)}\n")
+            self._stream.flush()
+        except OSError:
+            self._stream = None
+
+    def _append(self, line: str) -> None:
+        if self._file is None:
+            return
+        try:
+            log = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError:
+            return
+        try:
+            os.write(log, f"{printable(line)}\n".encode())
+        except OSError:
+            return
+        finally:
+            os.close(log)
+
+
+def printable(text: str) -> str:
+    r"""The text with Python's escapes (`\n`, `\x1b`, `\u202e`) for what can't be seen in a line.
+
+    That is also what hides or turns round what follows, and what is no character at all: a byte
+    of a file name that is no UTF-8, which Python keeps as a lone surrogate.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
