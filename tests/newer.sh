@@ -24,12 +24,19 @@ none() {
 . /etc/os-release
 [ "$ID" = debian ] || none "this is $PRETTY_NAME, which has no release called testing"
 
-# Braces and dollar signs in single quotes are apt's own, not the shell's.
-# shellcheck disable=SC2016
-site=$(apt-get indextargets --format '$(ORIGIN) $(SITE)' 'Created-By: Packages' 'Codename: '"$VERSION_CODENAME" |
-    sed -n 's/^Debian //p' | head -n 1)
+mirror() {
+    # shellcheck disable=SC2016 # the dollar signs are apt's
+    apt-get indextargets --format '$(ORIGIN) $(SITE)' 'Created-By: Packages' \
+        "Codename: $VERSION_CODENAME" | sed -n 's/^Debian //p' | head -n 1
+}
+
+site=$(mirror)
+if [ -z "$site" ] && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq
+    site=$(mirror)
+fi
 [ -n "$site" ] || {
-    echo "newer.sh: apt knows no mirror of $PRETTY_NAME yet; run apt-get update as root" >&2
+    echo "newer.sh: apt has no list of $PRETTY_NAME yet; as root: apt-get update" >&2
     exit 1
 }
 
@@ -54,7 +61,7 @@ libraries() {
         sed -n 's/^ *|\{0,1\}Depends: \(lib[^ ]*\|zlib[^ ]*\)$/\1/p' | sort -u
 }
 
-apt apt-get update
+apt apt-get update || none "no testing release beside the $PRETTY_NAME that apt uses"
 direct=$(libraries nginx)
 # shellcheck disable=SC2086
 indirect=$(libraries $direct)
