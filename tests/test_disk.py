@@ -1,0 +1,605 @@
+"""How anything gets to disk, tried with real files, real processes and a real full disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nginx_acme import disk
+from nginx_acme.errors import StateError
+from tests.servers import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OLD = b"old" * 50_000
+NEW = b"new" * 50_000
+
+
+def mode_of(path: str | Path) -> int:
+    """Its permission bits."""
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files too."""
+    return sorted(os.listdir(folder))
+
+
+@contextmanager
+def umask(value: int) -> Iterator[None]:
+    """Another umask for a while."""
+    before = os.umask(value)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that runs `program`; killed at the end."""
+    command = [sys.executable, "-c", program, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "durable", [pytest.param(True, id="durable"), pytest.param(False, id="not")]
+)
+def test_replace_writes_what_it_is_given(tmp_path: Path, *, durable: bool) -> None:
+    """The file has the new content, and nothing else is left in the folder."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    disk.replace(str(path), NEW, mode=0o600, durable=durable)
+    assert path.read_bytes() == NEW
+    assert names_in(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o666])
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_the_mode_is_the_one_asked_for(tmp_path: Path, mode: int, mask: int) -> None:
+    """The umask of whoever started us has no say, nor has the mode of the file before."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    path.chmod(0o640)
+    with umask(mask):
+        disk.replace(str(path), NEW, mode=mode, durable=False)
+    assert mode_of(path) == mode
+
+
+def test_a_private_file_is_private_before_it_has_content(tmp_path: Path) -> None:
+    """No file of the folder is ever seen with a wider mode, at whatever moment one looks."""
+    program = (
+        "import sys; from nginx_acme import disk\n"
+        "print(flush=True)\n"
+        "while True: disk.replace(sys.argv[1], b'key' * 1000, mode=0o600, durable=False)"
+    )
+    seen = set()
+    with umask(0), running(program, str(tmp_path / "key.pem")) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            for entry in os.scandir(tmp_path):
+                try:
+                    seen.add(mode_of(entry.path))
+                except FileNotFoundError:
+                    continue
+    assert seen == {0o600}
+
+
+def test_a_symbolic_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """What a link points to stays as it is."""
+    target = tmp_path / "target"
+    target.write_bytes(OLD)
+    (tmp_path / "link").symlink_to(target)
+    disk.replace(str(tmp_path / "link"), NEW, mode=0o600, durable=False)
+    assert target.read_bytes() == OLD
+    assert (tmp_path / "link").read_bytes() == NEW
+
+
+def test_replace_says_which_path_and_why(tmp_path: Path) -> None:
+    """A write that fails is one sentence with the path, and knows the path."""
+    path = str(tmp_path / "missing" / "file")
+    with pytest.raises(StateError, match=r"cannot write .*missing/file.*No such file") as caught:
+        disk.replace(path, NEW, mode=0o600, durable=False)
+    assert caught.value.path == path
+
+
+def test_replace_by_a_file_over_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A rename that fails takes the temporary file with it."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StateError, match="cannot write"):
+        disk.replace(str(tmp_path / "folder"), NEW, mode=0o600, durable=False)
+    assert names_in(tmp_path) == ["folder"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_new_one(small_disk: Path) -> None:
+    """Disk full: the old content is there, the temporary file is gone, the message says why."""
+    path = small_disk / "file"
+    disk.replace(str(path), b"old", mode=0o600, durable=True)
+    with pytest.raises(StateError, match="No space left on device"):
+        disk.replace(str(path), NEW, mode=0o600, durable=True)
+    assert path.read_bytes() == b"old"
+    assert names_in(small_disk) == ["file"]
+
+
+REPLACES = """
+import sys
+from nginx_acme import disk
+path, old, new = sys.argv[1], b"old" * 50_000, b"new" * 50_000
+print(flush=True)
+while True:
+    disk.replace(path, old, mode=0o600, durable=False)
+    disk.replace(path, new, mode=0o600, durable=False)
+"""
+
+
+def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    """Killed at any moment, a write has happened or it has not; what is left over can be swept."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    for delay in range(20):
+        with running(REPLACES, str(path)) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(delay / 1000)  # the moment of the kill is what varies
+            process.kill()
+            process.wait()
+        assert path.read_bytes() in (OLD, NEW)
+    others = [name for name in names_in(tmp_path) if name != "file"]
+    assert all(map(disk.is_leftover, others))
+    disk.sweep(str(tmp_path), older_than=0)
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_point_switches_a_link(tmp_path: Path) -> None:
+    """A link is made, then switched, and nothing else is left in the folder."""
+    link = tmp_path / "generated"
+    disk.point(str(link), "generations/1")
+    disk.point(str(link), "generations/2")
+    assert os.readlink(link) == "generations/2"
+    assert names_in(tmp_path) == ["generated"]
+
+
+def test_point_does_not_replace_a_folder(tmp_path: Path) -> None:
+    """What is no link is left as it is, with a message."""
+    (tmp_path / "generated").mkdir()
+    with pytest.raises(StateError, match="cannot switch"):
+        disk.point(str(tmp_path / "generated"), "generations/1")
+    assert names_in(tmp_path) == ["generated"]
+
+
+def test_read_tells_no_file_from_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """No file, or a file where its folder should be, is None; anything else is an error."""
+    (tmp_path / "file").write_bytes(OLD)
+    assert disk.read(str(tmp_path / "file")) == OLD
+    assert disk.read(str(tmp_path / "missing")) is None
+    assert disk.read(str(tmp_path / "file" / "below")) is None
+    with pytest.raises(StateError, match="cannot read"):
+        disk.read(str(tmp_path))
+
+
+def test_set_aside_and_remove(tmp_path: Path) -> None:
+    """A file set aside is found under its name with the suffix; removing twice is no error."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    assert disk.set_aside(str(path), ".damaged") == f"{path}.damaged"
+    assert names_in(tmp_path) == ["file.damaged"]
+    disk.remove(f"{path}.damaged")
+    disk.remove(f"{path}.damaged")
+    assert names_in(tmp_path) == []
+
+
+# Folders
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o711, 0o755])
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_every_folder_made_has_the_mode(tmp_path: Path, mode: int, mask: int) -> None:
+    """Whatever the umask, several levels, a trailing slash or none."""
+    with umask(mask):
+        disk.make_folder(f"{tmp_path}/a/b/c/", mode)
+    assert [mode_of(tmp_path / level) for level in ("a", "a/b", "a/b/c")] == [mode] * 3
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    """The mode of a volume is its owner's decision."""
+    tmp_path.chmod(0o750)
+    disk.make_folder(str(tmp_path), 0o711)
+    assert mode_of(tmp_path) == 0o750
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    """The message names the folder that can't be made."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StateError, match=r'cannot make the folder ".*/file"'):
+        disk.make_folder(str(tmp_path / "file"), 0o700)
+    with pytest.raises(StateError, match=r'cannot make the folder ".*/file/below"'):
+        disk.make_folder(str(tmp_path / "file" / "below"), 0o700)
+
+
+def test_a_folder_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    """An unfinished folder is a leftover until it is renamed, and never replaces one with files."""
+    for expected in (True, False):
+        folder = disk.new_folder(str(tmp_path), 0o700)
+        assert disk.is_leftover(os.path.basename(folder))
+        assert mode_of(folder) == 0o700
+        (Path(folder) / "file").write_bytes(b"")
+        assert disk.rename_folder(folder, str(tmp_path / "final")) is expected
+    disk.sweep(str(tmp_path), older_than=0)
+    assert names_in(tmp_path) == ["final"]
+    disk.remove_folder(str(tmp_path / "final"))
+    disk.remove_folder(str(tmp_path / "final"))
+    assert names_in(tmp_path) == []
+
+
+def test_sweep_leaves_what_is_young_or_not_ours(tmp_path: Path) -> None:
+    """Another process may be writing a young file; other names are somebody else's."""
+    young = tmp_path / ".nginx-acme-1-a"
+    old = tmp_path / ".nginx-acme-1-b"
+    future = tmp_path / ".nginx-acme-1-c"
+    other = tmp_path / ".other"
+    for path, age in ((young, 0), (old, 7200), (future, -7200), (other, 7200)):
+        path.write_bytes(b"")
+        os.utime(path, (time.time() - age,) * 2)
+    disk.sweep(str(tmp_path))
+    assert names_in(tmp_path) == [young.name, other.name]
+
+
+def test_sync_folder(tmp_path: Path) -> None:
+    """A folder can be synced; one that is missing is an error."""
+    disk.sync_folder(str(tmp_path))
+    with pytest.raises(StateError, match="missing"):
+        disk.sync_folder(str(tmp_path / "missing"))
+
+
+# Locks
+
+HOLDS = """
+import sys
+from nginx_acme import disk
+with disk.lock(sys.argv[1], wait=5):
+    print("held", flush=True)
+    sys.stdin.read(1)
+print("released", flush=True)
+sys.stdin.read(1)
+"""
+
+
+@contextmanager
+def held_elsewhere(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds a lock until a byte comes on its standard input."""
+    with running(HOLDS, str(path)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """What another process holds can't be had; the message says which process, and since when."""
+    path = tmp_path / "lock"
+    with held_elsewhere(path) as process:
+        assert disk.try_lock(str(path)) is None
+        with pytest.raises(
+            StateError, match=rf"process {process.pid} on .* since \d{{4}}-"
+        ) as caught:
+            disk.lock(str(path), wait=0.1)
+    assert caught.value.path == str(path)
+
+
+def test_one_task_at_a_time(tmp_path: Path) -> None:
+    """Several certificates are worked on in one process, so a lock counts inside of it, too."""
+    path = str(tmp_path / "lock")
+    with disk.lock(path, wait=0):
+        assert disk.try_lock(path) is None
+    again = disk.try_lock(path)
+    assert again is not None
+    again.release()
+
+
+def test_the_wait_ends_when_the_lock_is_free(tmp_path: Path) -> None:
+    """A waiting process gets the lock when the other gives it back."""
+    path = tmp_path / "lock"
+    with held_elsewhere(path) as process, running(HOLDS, str(path)) as waiting:
+        assert process.stdin is not None
+        assert waiting.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert waiting.stdout.readline() == b"held\n"
+        assert disk.holder(str(path)).startswith(f"process {waiting.pid} ")
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    """No lock is left by a killed process, however its file looks."""
+    path = tmp_path / "lock"
+    with held_elsewhere(path) as process:
+        process.kill()
+        process.wait()
+        disk.lock(str(path), wait=5).release()
+
+
+def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
+    """A child that a process forked while it held the lock doesn't hold it afterwards."""
+    path = str(tmp_path / "lock")
+    reading, writing = os.pipe()
+    held = disk.lock(path, wait=0)
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    try:
+        held.release()
+        again = disk.try_lock(path)
+        assert again is not None
+        again.release()
+    finally:
+        os.close(reading)
+        os.close(writing)
+        os.waitpid(child, 0)
+
+
+def test_a_lock_file_that_was_removed_is_no_lock(tmp_path: Path) -> None:
+    """Whoever locks after the file was removed locks a new file, and that one excludes others."""
+    path = tmp_path / "lock"
+    with disk.lock(str(path), wait=0):
+        path.unlink()
+        second = disk.try_lock(str(path))
+        assert second is not None
+        assert disk.try_lock(str(path)) is None
+        second.release()
+
+
+REMOVES = """
+import os, sys
+from nginx_acme import disk
+path = sys.argv[1]
+inside = path + ".inside"
+for _ in range(500):
+    while not (held := disk.try_lock(path)):
+        pass
+    with held:
+        os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+        os.unlink(inside)
+        os.unlink(path)
+"""
+
+
+def test_locks_that_are_removed_under_those_who_wait(tmp_path: Path) -> None:
+    """However often the file is removed, no two processes hold the lock at once."""
+    path = str(tmp_path / "lock")
+    with running(REMOVES, path) as one, running(REMOVES, path) as other:
+        assert (one.wait(30), other.wait(30)) == (0, 0)
+
+
+def test_releasing_twice_is_harmless(tmp_path: Path) -> None:
+    """The second time does nothing, even when the descriptor's number is in use again."""
+    held = disk.lock(str(tmp_path / "lock"), wait=0)
+    held.release()
+    with open(tmp_path / "other", "wb") as other:
+        held.release()
+        other.write(b"still open")
+    assert (tmp_path / "other").read_bytes() == b"still open"
+
+
+def test_a_lock_on_a_full_disk(small_disk: Path) -> None:
+    """The lock holds although its holder can't be written down."""
+    path = str(small_disk / "lock")
+    disk.lock(path, wait=0).release()
+    os.truncate(path, 0)
+    room = os.statvfs(small_disk)
+    (small_disk / "rest").write_bytes(bytes(room.f_bavail * room.f_bsize))
+    with disk.lock(path, wait=0):
+        assert disk.try_lock(path) is None
+        assert disk.holder(path) == "another process"
+
+
+def test_a_lock_in_a_folder_that_is_missing(tmp_path: Path) -> None:
+    """The message names the lock and the reason."""
+    with pytest.raises(StateError, match=r"cannot lock .*missing/lock.*No such file"):
+        disk.try_lock(str(tmp_path / "missing" / "lock"))
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    """Locks held, refused and given back, files written and probed: nothing stays open."""
+    before = os.listdir("/proc/self/fd")
+    path = str(tmp_path / "lock")
+    with disk.lock(path, wait=0):
+        assert disk.try_lock(path) is None
+    disk.replace(str(tmp_path / "file"), NEW, mode=0o600, durable=True)
+    disk.probe_writable(str(tmp_path))
+    assert os.listdir("/proc/self/fd") == before
+
+
+# Where
+
+
+def test_probe_leaves_nothing(tmp_path: Path) -> None:
+    """A folder that can be written is tried and left as it was."""
+    disk.probe_writable(str(tmp_path))
+    assert names_in(tmp_path) == []
+
+
+def test_probe_of_a_full_disk(small_disk: Path) -> None:
+    """A disk with less room than a certificate needs is full; the message names the folder."""
+    (small_disk / "rest").write_bytes(bytes(60 * 1024))
+    with pytest.raises(StateError, match="No space left") as caught:
+        disk.probe_writable(str(small_disk))
+    assert caught.value.path == str(small_disk)
+    assert names_in(small_disk) == ["rest"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        pytest.param("/proc", "cannot write to", id="no files can be made there"),
+        pytest.param("/missing/folder", "No such file", id="missing"),
+    ],
+)
+def test_probe_of_what_cannot_be_written(folder: str, reason: str) -> None:
+    """The message names the folder."""
+    with pytest.raises(StateError, match=reason) as caught:
+        disk.probe_writable(folder)
+    assert caught.value.path == folder
+
+
+MOUNTS = r"""
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
+28 27 0:24 / /var/lib/docker/x rw shared:1 master:2 - overlay overlay rw,lowerdir=/a
+29 27 0:25 / /with\040space rw - tmpfs tmpfs rw
+30 27 0:26 / /twice rw - ext4 /dev/vdb rw
+31 30 0:27 / /twice rw - xfs /dev/vdc rw
+32 27 0:28 / /fuse rw - fuse.sshfs host:/ rw
+a line that is none
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("/", "ext4", id="root"),
+        pytest.param("/etc/nginx", "ext4", id="below root"),
+        pytest.param("/var/lib/docker/x", "overlay", id="the mount point itself"),
+        pytest.param("/var/lib/docker/x/acme", "overlay", id="below a mount point"),
+        pytest.param("/var/lib/docker/xyz", "ext4", id="a name that only begins like one"),
+        pytest.param("/with space/acme", "tmpfs", id="escaped mount point"),
+        pytest.param("/twice/acme", "xfs", id="the one mounted on top"),
+        pytest.param("/fuse", "fuse.sshfs", id="a type with a dot"),
+    ],
+)
+def test_type_of(path: str, expected: str) -> None:
+    """The file system of a path is that of the longest mount point above it, the last of equals."""
+    assert disk._type_of(path, MOUNTS) == expected
+
+
+def test_type_of_without_proc() -> None:
+    """Nothing known is nothing said."""
+    assert disk._type_of("/etc", "") == ""
+
+
+def test_a_small_disk_is_ephemeral(small_disk: Path) -> None:
+    """A tmpfs is, also for a folder that is not made yet, and through a link; / need not be."""
+    link = small_disk.parent / "link"
+    link.symlink_to(small_disk)
+    assert disk.file_system(str(small_disk)) == "tmpfs"
+    assert disk.is_ephemeral(str(link / "state" / "not yet made"))
+    assert disk.file_system("/proc/self") == "proc"
+    assert not disk.is_ephemeral("/proc/self")
+
+
+def test_systemd_runtime_directory_comes_first(tmp_path: Path) -> None:
+    """$RUNTIME_DIRECTORY may name several; the first is taken and made where it is missing."""
+    folder = tmp_path / "run"
+    environ = {"RUNTIME_DIRECTORY": f"{folder}:/other", "TMPDIR": str(tmp_path)}
+    assert disk.private_folder(environ) == str(folder)
+    assert mode_of(folder) == 0o711
+
+
+def test_the_order_of_private_folders() -> None:
+    """The design's order; a relative $RUNTIME_DIRECTORY is none."""
+    own = f"nginx-acme-{os.geteuid()}"
+    environ = {"RUNTIME_DIRECTORY": "relative", "TMPDIR": "/other"}
+    expected = ["/run/nginx-acme", f"/dev/shm/{own}", f"/other/{own}"]  # noqa: S108
+    assert list(disk._private_candidates(environ)) == expected
+
+
+def _of_somebody_else(path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("giving a folder away needs root")
+    path.mkdir(mode=0o700)
+    os.chown(path, 12345, 12345)
+
+
+def _a_link(path: Path) -> None:
+    (path.parent / "target").mkdir(mode=0o700)
+    path.symlink_to(path.parent / "target")
+
+
+def _open_for_all(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        pytest.param(_of_somebody_else, id="of somebody else"),
+        pytest.param(_a_link, id="a link"),
+        pytest.param(_open_for_all, id="open for all"),
+        pytest.param(Path.touch, id="a file"),
+    ],
+)
+def test_a_prepared_trap_is_not_used(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+    """The name can be guessed, so what somebody else put there doesn't count."""
+    path = tmp_path / "nginx-acme-0"
+    prepare(path)
+    assert not disk._is_usable(str(path))
+    if path.is_dir():
+        assert names_in(path) == []
+
+
+COSTLY = {
+    *("argparse", "asyncio", "contextlib", "dataclasses", "enum", "json", "logging", "pathlib"),
+    *("re", "shutil", "signal", "socket", "subprocess", "tempfile", "typing"),
+}
+
+
+def test_light() -> None:
+    """Importing it brings in nothing that a start without work would notice."""
+    program = "import sys, nginx_acme.disk; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(disk.__file__).parent.parent,
+    )
+    modules = set(done.stdout.split())
+    assert "nginx_acme.disk" in modules
+    assert not modules & COSTLY
+
+
+def test_a_signal_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    """Ended by an exception from a signal handler, a write takes its temporary file with it."""
+    program = """
+import signal, sys
+from nginx_acme import disk
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print(flush=True)
+while True:
+    disk.replace(sys.argv[1], bytes(5_000_000), mode=0o600, durable=False)
+"""
+    path = tmp_path / "file"
+    with running(program, str(path)) as process:
+        wait_for(path.exists, what="the first write")
+        process.terminate()
+        assert process.wait(10) == 7
+    assert names_in(tmp_path) == ["file"]
