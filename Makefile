@@ -11,7 +11,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: system .venv/package ## Show it: a CA, nginx-acme on a small site, a verified answer (ONCE=1: then end)
-	@ONCE=$(ONCE) exec $(BIN)/python -m tests.demo
+	@ONCE=$(ONCE) exec $(BIN)/python -u -m tests.demo
 
 .PHONY: test
 test: system check newer ## Install what is missing and run every test

@@ -307,8 +307,8 @@ class Program:
             self._process.wait()
         self.stopped = time.time()
 
-    def wait(self, seconds: float = 30) -> int:
-        """Its exit code, when it has ended by itself."""
+    def wait(self, seconds: float | None = 30) -> int:
+        """Its exit code, when it has ended by itself; None waits for ever."""
         return self._running.wait(seconds)
 
     def output(self, characters: int = 6000) -> str:
