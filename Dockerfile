@@ -24,7 +24,7 @@ RUN /pip/bin/pip --python /opt/nginx-acme/bin/python install --no-cache-dir --no
 FROM ${BASE}
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
     && ln -s /opt/nginx-acme/bin/nginx-acme /usr/local/bin/nginx-acme \
     && ln -s /opt/nginx-acme/bin/nginx-acme /usr/local/sbin/nginx
 COPY --from=build /opt/nginx-acme /opt/nginx-acme
