@@ -1,0 +1,531 @@
+"""Find nginx, ask it, and become it.
+
+What may live here: what has to do with nginx as a program and with ourselves as a process:
+which binary, which paths it was built with, running it, turning into it. After exec nothing may
+tell that Python was there; what it would leave behind is undone in `become`.
+
+Imported at every start, so its data are plain classes with slots, and what is not needed at
+every start is imported where it is needed. subprocess is not used at all: importing it costs
+more than asking nginx for its version.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+from nginx_acme.errors import NginxMissing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import FrameType
+    from typing import NoReturn
+
+    from nginx_acme.commandline import CommandLine
+
+NAMES = ("nginx", "openresty", "angie", "freenginx", "tengine")
+"""What the binary may be called, and what nginx and its relatives call themselves."""
+
+SBIN_FOLDERS = (
+    "/usr/sbin",
+    "/usr/local/sbin",
+    "/sbin",
+    "/usr/local/nginx/sbin",
+    "/usr/local/openresty/nginx/sbin",
+    "/usr/local/angie/sbin",
+    "/usr/local/tengine/sbin",
+    "/opt/nginx/sbin",
+    "/opt/angie/sbin",
+)
+"""Where nginx is installed, whether or not PATH leads there."""
+
+DETACHED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH of a detached process: not that of whoever happened to start nginx."""
+
+_OUR_NAMES = (b"nginx_acme", b"nginx-acme")
+_ANGIE_1_0 = (1, 23, 1)
+"""The nginx that the first Angie was made from; not all of them tell theirs."""
+_KNOWS_ERROR_LOG = (1, 19, 5)
+"""The first nginx with the option -e."""
+
+_ENDING = ("SIGTERM", "SIGINT", "SIGQUIT")
+_IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+_CHANGED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
+
+
+# --- which nginx ----------------------------------------------------------------------------
+
+
+def find_nginx(environ: Mapping[str, str], this: str) -> str:
+    """The absolute path of the nginx to start; NginxMissing if there is none.
+
+    NGINX_ACME_NGINX names it, by its path or a name on PATH; else it is the first of NAMES on
+    PATH and then in SBIN_FOLDERS. `this` is our own argv[0]: we may be installed under the name
+    `nginx` ourselves, and a wrapper that starts us would lead back here for ever.
+    """
+    folders = (*environ.get("PATH", os.defpath).split(":"), *SBIN_FOLDERS)
+    named = environ.get("NGINX_ACME_NGINX")
+    if named:
+        return _named_nginx(named, folders, this)
+    for name in NAMES:
+        path = _search(name, folders, this)
+        if path:
+            return path
+    raise NginxMissing("there is no nginx on PATH; NGINX_ACME_NGINX may name it")
+
+
+def _named_nginx(named: str, folders: Iterable[str], this: str) -> str:
+    if "/" not in named:
+        path = _search(named, folders, this)
+        if path is None:
+            raise NginxMissing(f'NGINX_ACME_NGINX: there is no "{named}" on PATH')
+        return path
+    path = os.path.abspath(named)
+    if not _is_program(path):
+        raise NginxMissing(f'NGINX_ACME_NGINX: "{path}" is not a program')
+    if _is_ours(path, this):
+        raise NginxMissing(f'NGINX_ACME_NGINX: "{path}" is nginx-acme itself')
+    return path
+
+
+def _search(name: str, folders: Iterable[str], this: str) -> str | None:
+    """The first such program; only absolute folders count, no nginx is taken from the cwd."""
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if os.path.isabs(path) and _is_program(path) and not _is_ours(path, this):
+            return path
+    return None
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def _is_ours(path: str, this: str) -> bool:
+    """Whether this is our own program: the same file, or a script that starts us."""
+    try:
+        if os.path.samefile(path, this):
+            return True
+    except OSError:  # `this` may be a name that was looked up on PATH
+        pass
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    if not head.startswith(b"#!"):
+        return False
+    for word in _OUR_NAMES:
+        head = head.replace(word + b"/", b"")  # a folder of that name is not us
+    return any(word in head for word in _OUR_NAMES)
+
+
+class Nginx:
+    """An nginx binary and what it was built with. `configure` is the line `configure arguments`.
+
+    - `path`: absolute;
+    - `name`: what it calls itself, one of NAMES or another;
+    - `version`: of nginx, also for those relatives that count their own;
+    - `prefix`: ends with a slash; empty where the build has none (then it is the cwd);
+    - `conf`, `pid`, `error_log`: as built, so relative to a prefix or absolute; `error_log` may
+      be `stderr`.
+    """
+
+    __slots__ = (
+        "_options",
+        "conf",
+        "configure",
+        "error_log",
+        "name",
+        "path",
+        "pid",
+        "prefix",
+        "version",
+    )
+
+    def __init__(self, path: str, name: str, version: tuple[int, ...], configure: str) -> None:
+        own = "angie" if name == "angie" else "nginx"
+        self.path = path
+        self.name = name
+        self.version = version
+        self.configure = configure
+        self._options = _configure_options(configure)
+        prefix = self._options.get("prefix") or f"/usr/local/{own}"
+        self.prefix = "" if prefix == "!" else f"{prefix}/"
+        self.conf = self._options.get("conf-path") or f"conf/{own}.conf"
+        self.pid = self._options.get("pid-path") or f"logs/{own}.pid"
+        self.error_log = self._options.get("error-log-path") or "logs/error.log"
+
+    @property
+    def takes_error_log(self) -> bool:
+        """Whether it knows the option -e."""
+        return self.version >= _KNOWS_ERROR_LOG
+
+    def has(self, module: str) -> bool:
+        """Whether it was built `--with-MODULE` (also `=dynamic`), such as `http_v2_module`."""
+        return f"with-{module}" in self._options
+
+
+def ask_nginx(path: str) -> Nginx:
+    """What `nginx -V` says; NginxMissing if it is not nginx that answers."""
+    status, _, answer = run(path, ["-V"])
+    head, _, configure = os.fsdecode(answer).partition("configure arguments:")
+    name = head.partition(" version: ")[2].partition("/")[0].lower()
+    if status != 0 or not name:
+        words = head.strip().partition("\n")[0]
+        raise NginxMissing(
+            f'"{path}" is not nginx; to "-V" it says: "{words}" (exit code {status})'
+        )
+    return Nginx(path, name, _version(name, head), configure.strip().partition("\n")[0])
+
+
+def _version(name: str, head: str) -> tuple[int, ...]:
+    """Read `nginx version: nginx/1.22.1 (Ubuntu)`, and what its relatives say in place of it.
+
+    Tengine and Angie tell nginx's version beside their own, in another line or behind it.
+    """
+    _, of_nginx, words = head.partition("nginx/")
+    if name == "angie" and not of_nginx:
+        return _ANGIE_1_0
+    if not of_nginx:
+        words = head.partition("/")[2]
+    digits = words[: len(words) - len(words.lstrip("0123456789."))]
+    return tuple(int(number) for number in digits.split(".") if number)
+
+
+def _configure_options(configure: str) -> dict[str, str]:
+    """The options by name, without dashes; of one given twice the last counts, as in configure.
+
+    A value with a space stands in single quotes and may itself have ` --` and quotes in it.
+    """
+    options: dict[str, str] = {}
+    name = value = ""
+    for part in f" {configure}".split(" --")[1:]:
+        if value[:1] == "'" and (value == "'" or value[-1] != "'"):
+            value += f" --{part}"
+        else:
+            name, _, value = part.rstrip().partition("=")
+        options[name] = value[1:-1] if value[:1] == "'" else value
+    return options
+
+
+# --- its paths, for a command line ----------------------------------------------------------
+
+
+def prefix_path(nginx: Nginx, command: CommandLine) -> str:
+    """The prefix (`-p`, or as built), absolute, with a slash at its end (ngx_process_options)."""
+    prefix = nginx.prefix if command.prefix is None else command.prefix
+    if not prefix.startswith("/"):
+        prefix = f"{os.getcwd()}/{prefix}"
+    return prefix if prefix.endswith("/") else f"{prefix}/"
+
+
+def conf_path(nginx: Nginx, command: CommandLine) -> str:
+    """The absolute path of the main file: `-c`, or as built, from the prefix."""
+    name = nginx.conf if command.conf is None else command.conf
+    return _full_name(name, nginx, command)
+
+
+def pid_path(nginx: Nginx, command: CommandLine, directive: str | None) -> str:
+    """The absolute path of the pid file: the configuration's `pid`, the one in -g, or as built."""
+    return _full_name(directive or _global(command, "pid") or nginx.pid, nginx, command)
+
+
+def error_log_path(nginx: Nginx, command: CommandLine, directive: str | None) -> str:
+    """Where nginx logs: an absolute path, `stderr`, or what it calls `syslog:…`, `memory:…`.
+
+    That is the first argument of the configuration's `error_log` in the main context, else of one
+    in -g, else -e, else as built.
+    """
+    name = directive or _global(command, "error_log")
+    if name is None:
+        name = nginx.error_log if command.error_log is None else command.error_log
+    if name.startswith(("syslog:", "memory:")):
+        return name
+    return "stderr" if name in {"", "stderr"} else _full_name(name, nginx, command)
+
+
+def _full_name(name: str, nginx: Nginx, command: CommandLine) -> str:
+    """As ngx_conf_full_name does it: nothing is made shorter, `..` stays."""
+    return name if name.startswith("/") else prefix_path(nginx, command) + name
+
+
+def _global(command: CommandLine, name: str) -> str | None:
+    """The first argument of such a directive in -g."""
+    if not command.directives or name not in command.directives:
+        return None
+    from nginx_acme.nginx.source import parse
+
+    for directive in parse(command.directives, "command line"):
+        if directive.name == name and directive.args:
+            return directive.args[0]
+    return None
+
+
+# --- running it -----------------------------------------------------------------------------
+
+
+class Check:
+    """What `nginx -t` said: `lines` on stderr, for the user; `output` on stdout (`-T`)."""
+
+    __slots__ = ("lines", "ok", "output", "returncode")
+
+    def __init__(self, returncode: int, lines: tuple[str, ...], output: bytes) -> None:
+        self.ok = returncode == 0
+        self.returncode = returncode
+        self.lines = lines
+        self.output = output
+
+
+def check(nginx: Nginx, argv: Sequence[str], translate: Callable[[str], str]) -> Check:
+    """Run nginx with `argv`, which has `-t` or `-T`; `translate` puts the user's paths in a line.
+
+    Lines stay as nginx writes them (`nginx: [emerg] …`), without the end of the line.
+    """
+    returncode, output, messages = run(nginx.path, argv)
+    lines = os.fsdecode(messages).split("\n")
+    return Check(returncode, tuple(translate(line) for line in lines if line), output)
+
+
+def run(path: str, argv: Sequence[str]) -> tuple[int, bytes, bytes]:
+    """Run a program to its end: exit code (of a signal: its number, negative), stdout, stderr.
+
+    It has the environment and the signals that we were started with.
+    """
+    out, out_of_child = os.pipe()
+    err, err_of_child = os.pipe()
+    try:
+        child = _spawn(path, argv, out_of_child, err_of_child)
+    except OSError as error:
+        os.close(out)
+        os.close(err)
+        raise _not_run(path, error) from error
+    finally:
+        os.close(out_of_child)
+        os.close(err_of_child)
+    try:
+        output, messages = _read_all(out, err)
+    finally:
+        os.close(out)
+        os.close(err)
+        _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), output, messages
+
+
+def _spawn(path: str, argv: Sequence[str], stdout: int, stderr: int) -> int:
+    import signal
+
+    return os.posix_spawn(
+        path,
+        [path, *argv],
+        found_environ(),
+        file_actions=[(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)],
+        setsigmask=[],
+        setsigdef=[getattr(signal, name) for name in (*_IGNORED, *_CHANGED_BY_PYTHON)],
+    )
+
+
+def _read_all(*descriptors: int) -> list[bytes]:
+    """What comes through these pipes, read as it comes: a child never waits for us to read."""
+    import select
+
+    chunks: dict[int, list[bytes]] = {descriptor: [] for descriptor in descriptors}
+    waiting = set(descriptors)
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    while waiting:
+        for descriptor, _ in poll.poll():
+            chunk = os.read(descriptor, 65536)
+            chunks[descriptor].append(chunk)
+            if not chunk:
+                poll.unregister(descriptor)
+                waiting.remove(descriptor)
+    return [b"".join(chunks[descriptor]) for descriptor in descriptors]
+
+
+def _not_run(path: str, error: OSError) -> NginxMissing:
+    return NginxMissing(f'"{path}" can\'t be run ({error.errno}: {error.strerror})')
+
+
+# --- becoming it ----------------------------------------------------------------------------
+
+
+def found_environ() -> dict[str, str]:
+    """The environment that we were started with.
+
+    os.environ may have more: without a locale Python puts LC_CTYPE=C.UTF-8 there (PEP 538).
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return dict(os.environ)
+    pairs = (os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry)
+    return {name: value for name, _, value in pairs}
+
+
+def become(
+    path: str, argv: Sequence[str], environ: Mapping[str, str], signals: Signals
+) -> NoReturn:
+    """Be this program from now on, with the same pid; NginxMissing if it can't be run.
+
+    argv[0] is its absolute path: nginx's binary upgrade (USR2) starts that again. Our own files
+    are closed by exec (PEP 446); descriptors that we were started with stay open.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError):  # there is none, or nobody reads it
+            continue
+    signals.put_back()
+    try:
+        os.execve(path, [path, *argv], environ)  # noqa: S606 - what a launcher is for
+    except OSError as error:
+        raise _not_run(path, error) from error
+
+
+class Signals:
+    """What signals do until nginx runs; made by `end_on_signals`."""
+
+    __slots__ = ("_farewells", "_found")
+
+    def __init__(self) -> None:
+        import signal
+
+        self._farewells: list[Callable[[], object]] = []
+        self._found = {
+            number: signal.signal(number, action)
+            for names, action in ((_ENDING, self._end), (_IGNORED, signal.SIG_IGN))
+            for number in (getattr(signal, name) for name in names)
+        }
+
+    def before_end(self, farewell: Callable[[], object]) -> None:
+        """Call this when a signal ends us, the last one first: a cursor to show, a folder to remove.
+
+        It has to be quick and to bear being called at any moment. A second signal doesn't wait.
+        """
+        self._farewells.append(farewell)
+
+    def put_back(self) -> None:
+        """Make signals what they were, for a program that is about to take our place.
+
+        TERM, INT and QUIT end us until then, which as PID 1 the default would not: those with a
+        handler are made default by exec itself (execve(2)).
+        """
+        import signal
+
+        _default_signals()
+        for number, found in self._found.items():
+            if found is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_IGN)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        farewells, self._farewells = self._farewells, []
+        try:
+            for farewell in reversed(farewells):
+                farewell()
+        finally:
+            os._exit(0)
+
+
+def end_on_signals() -> Signals:
+    """From now on TERM, INT and QUIT end us with exit code 0, as they end nginx, at any moment.
+
+    HUP, USR1, USR2 and WINCH, which mean something to nginx, are ignored. Raising SystemExit in
+    the handler was no way: asyncio would first wait for its tasks, and an exception out of
+    nowhere can be swallowed. So the process ends here; a child of ours ends with its stdin.
+    """
+    return Signals()
+
+
+def _default_signals() -> None:
+    import signal
+
+    for name in (*_IGNORED, *_CHANGED_BY_PYTHON):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+# --- beside it ------------------------------------------------------------------------------
+
+
+def spawn_detached(argv: Sequence[str], more: Mapping[str, str], *, stderr: bool = False) -> int:
+    """Start a program that is nobody's child, in its own session, and return its pid.
+
+    Forked twice, since nginx, which we become, complains about children that it doesn't know.
+    It gets a fixed environment (PATH, LANG, our TZ) and `more`, `/` as its folder, and no
+    descriptors but /dev/null as stdin, stdout and, unless `stderr`, stderr. `argv[0]` is a path.
+    Raises the OSError of its execve.
+    """
+    timezone = {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}
+    environ = {"PATH": DETACHED_PATH, "LANG": "C", **timezone, **more}
+    answer, answer_of_child = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _detach(argv, environ, answer_of_child, streams=2 if stderr else 3)
+    os.close(answer_of_child)
+    os.waitpid(child, 0)
+    with open(answer, "rb") as pipe:
+        pid, _, failure = pipe.read().partition(b" ")
+    if failure:
+        raise OSError(int(failure), os.strerror(int(failure)), argv[0])
+    return int(pid)
+
+
+def _detach(
+    argv: Sequence[str], environ: Mapping[str, str], answer: int, *, streams: int
+) -> NoReturn:
+    """In the forked child: fork again and become the program.
+
+    The answer is the pid and, if exec fails, the error's number; exec closes the pipe.
+    """
+    try:
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        answer = fcntl.fcntl(answer, fcntl.F_DUPFD_CLOEXEC, 3)
+        os.write(answer, b"%d" % os.getpid())
+        os.chdir("/")
+        _close_all_but(answer, streams)
+        _default_signals()
+        os.execve(argv[0], list(argv), environ)  # noqa: S606 - a list needs no shell
+    except OSError as error:
+        os.write(answer, b" %d" % (error.errno or 0))
+    finally:
+        os._exit(127)
+
+
+def _close_all_but(kept: int, streams: int) -> None:
+    """Point the first standard streams to /dev/null; close all else, also what we were given."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(streams):
+        os.dup2(null, stream)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != kept:  # noqa: PLR2004 - stderr
+            try:
+                os.close(int(name))
+            except OSError:  # the descriptor that listed them
+                continue
+
+
+def bindable(host: str, port: int, *, ipv6only: bool = True) -> str | None:
+    """Why nginx could not listen on this address now; None if it could.
+
+    Bound as nginx binds (ngx_open_listening_sockets), and never listened on: nobody can connect.
+    """
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ipv6only))
+            probe.bind((host, port))
+    except OSError as error:
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        return f"bind() to {shown}:{port} failed ({error.errno}: {error.strerror})"
+    return None
