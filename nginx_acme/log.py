@@ -35,8 +35,7 @@ class Log:
     """Where messages go. Nothing is raised when nobody can hear them.
 
     - `stream`: stderr; None where there is none;
-    - `error_log`: the absolute path of nginx's error log, or `stderr`, which makes the stream
-      the log; None, `syslog:` and `memory:`: no file;
+    - `error_log`: see `add_file`;
     - `dated`: the stream gets lines of log, too; for what is said while nobody may be watching;
     - `level`: the least grave level that is told;
     - `now`: seconds since the epoch.
@@ -51,13 +50,21 @@ class Log:
         level: str = "notice",
         now: Callable[[], float] = time.time,
     ) -> None:
-        if error_log is not None and error_log.startswith(_NOT_FILES):
-            error_log = None
         self._stream = stream
-        self._file = None if error_log == "stderr" else error_log
-        self._dated = dated or error_log == "stderr"
+        self._always_dated = dated
         self._told = LEVELS[: LEVELS.index(level) + 1]
         self._now = now
+        self.add_file(error_log)
+
+    def add_file(self, error_log: str | None) -> None:
+        """Write to this error log from now on, too, and to no other one.
+
+        That is an absolute path, or `stderr`, which makes the stream the log; None, `syslog:` and
+        `memory:` are no file.
+        """
+        is_file = error_log not in {None, "stderr"} and not error_log.startswith(_NOT_FILES)
+        self._file = error_log if is_file else None
+        self._dated = self._always_dated or error_log == "stderr"
 
     def notice(self, message: str) -> None:
         """Something went as it should."""

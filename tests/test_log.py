@@ -80,6 +80,21 @@ def test_error_log_is_stderr() -> None:
     assert stream.getvalue() == log_line("[warn] a")
 
 
+def test_error_log_known_later(tmp_path: Path) -> None:
+    """The error log is known only when the configuration has been read."""
+    stream = io.StringIO()
+    log = Log(stream, now=lambda: NOW)
+    log.warn("a")
+    log.add_file("stderr")
+    log.warn("b")
+    log.add_file(str(tmp_path / "error.log"))
+    log.warn("c")
+    assert (
+        stream.getvalue() == f"nginx-acme: [warn] a\n{log_line('[warn] b')}nginx-acme: [warn] c\n"
+    )
+    assert (tmp_path / "error.log").read_text() == log_line("[warn] c")
+
+
 @pytest.mark.parametrize("error_log", ["/nowhere/error.log", "/", "/dev/full", "syslog:server=x", "memory:1m", None])  # fmt: skip
 def test_no_error_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_log: str) -> None:
     """A log that can't be written, or is no file, loses its copy and nothing else."""
