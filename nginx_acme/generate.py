@@ -150,10 +150,10 @@ class _Generator:
 
     def _otherwise(self) -> str:
         """What the added server says to anything that is no challenge."""
-        if not self._plan.settings.redirect:
-            return " return 404;"
         ports = self._plan.redirect_ports
-        usual = _redirect(next(iter(ports.values()), 443))
+        if not ports or not self._plan.settings.redirect:
+            return " return 404;"
+        usual = _redirect(next(iter(ports.values())))
         special = {name: to for name, port in ports.items() if (to := _redirect(port)) != usual}
         return (
             "".join(

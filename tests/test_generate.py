@@ -1,0 +1,106 @@
+"""The text that nginx runs: one folder of `confs` for each case.
+
+A case is a main folder (`nginx.conf` and what it includes; `@root` is `/`) with either
+`expected/`, the files of the generation that differ, or `expected.error`. To write `expected/`
+anew after a change that was meant: NGINX_ACME_EXPECT=write, then read the diff.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+import pytest
+
+from nginx_acme.errors import ConfigError
+from nginx_acme.generate import Answer, Layout, generate, mirrored
+from nginx_acme.nginx.source import Source, read_source
+from nginx_acme.plan import Facts, Identity, make_plan
+
+CONFS = Path(__file__).parent / "confs"
+FOLDER = "/etc/nginx"
+STATE = f"{FOLDER}/acme"
+CASES = sorted(path for path in CONFS.iterdir() if path.is_dir())
+WRITE = os.environ.get("NGINX_ACME_EXPECT") == "write"
+ANSWER = Answer("letsencrypt_9b1c", "THUMBPRINT", f"{STATE}/public/challenges/letsencrypt_9b1c")
+
+
+def real(case: Path, path: str) -> Path:
+    """Where the file that the configuration calls `path` lies in the repository."""
+    path = os.path.normpath(path)
+    below = path.removeprefix(f"{FOLDER}/")
+    return case / below if below != path else case / f"@root{path}"
+
+
+def called(case: Path, path: str) -> str:
+    """The other way round."""
+    root = f"{case}/@root"
+    return (
+        path.removeprefix(root) if path.startswith(root) else FOLDER + path.removeprefix(f"{case}")
+    )
+
+
+def source_of(case: Path) -> Source:
+    """The configuration of a case as if it lay in /etc/nginx."""
+
+    def read(path: str) -> bytes:
+        file = real(case, path)
+        if not file.is_file():
+            raise FileNotFoundError(2, os.strerror(2), path)
+        return file.read_bytes()
+
+    def match(pattern: str) -> list[str]:
+        return sorted(called(case, found) for found in glob.glob(str(real(case, pattern))))
+
+    return read_source(f"{FOLDER}/nginx.conf", read, match)
+
+
+def bundle(identity: Identity | None, key_type: str) -> str:
+    """A path that shows which certificate is meant."""
+    label = "-".join(sorted(identity[1])) if identity else "nameless"
+    return f"{STATE}/certificates/{label}/{key_type.replace(':', '-')}.pem"
+
+
+def generated(case: Path) -> dict[str, str]:
+    """The changed files of a case by their path in the generation."""
+    version = (1, 22, 1) if "old-nginx" in case.name else (1, 30, 0)
+    source = source_of(case)
+    plan = make_plan(source, Facts(version, "host.example.com"))
+    asks_a_ca = any(not issuer.local for issuer in plan.issuers)
+    layout = Layout(bundle, (ANSWER,) if asks_a_ca else (), plan.added)
+    return {mirrored(FOLDER, path): text for path, text in generate(source, plan, layout).items()}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_confs(case: Path) -> None:
+    """A configuration becomes exactly the expected text, or exactly the expected message."""
+    error = case / "expected.error"
+    if error.exists():
+        with pytest.raises(ConfigError) as raised:
+            generated(case)
+        assert str(raised.value) == error.read_text().rstrip("\n")
+        return
+    files = generated(case)
+    expected = case / "expected"
+    if WRITE:
+        for name, text in files.items():
+            (expected / name).parent.mkdir(parents=True, exist_ok=True)
+            (expected / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    found = {
+        str(path.relative_to(expected)): path.read_bytes().decode("utf-8", "surrogateescape")
+        for path in expected.rglob("*")
+        if path.is_file()
+    }
+    assert files == found
+    assert files, "a case without a change tests nothing"
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if (c / "expected").exists()], ids=lambda c: c.name
+)
+def test_no_line_more_or_less(case: Path) -> None:
+    """Every changed file has the user's number of lines, so nginx's line numbers are right."""
+    for name, text in generated(case).items():
+        user = case / (f"@root{name.removeprefix('.outside')}" if name[0] == "." else name)
+        assert text.count("\n") == user.read_bytes().count(b"\n")
