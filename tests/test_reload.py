@@ -1,0 +1,322 @@
+"""The running nginx: who it is, where it listens, and whether it took a new configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nginx_acme.errors import ReloadFailed
+from nginx_acme.nginx.listen import Address
+from nginx_acme.reload import (
+    Master,
+    _children_by_parent,
+    _listed_children,
+    find_master,
+    listening,
+    reload,
+    workers,
+)
+from tests.servers import ROOT, NginxServer, fetch_plain, free_port, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    StartNginx = Callable[..., NginxServer]
+
+CONF = """
+worker_processes 2;
+events {{}}
+http {{
+    server {{ listen 127.0.0.1:{port}; return 200 "{answer}"; }}
+}}
+"""
+
+
+def configured(answer: str = "first", port: int | None = None) -> str:
+    """A configuration that answers so."""
+    return CONF.format(port=port or free_port(), answer=answer)
+
+
+def found(server: NginxServer) -> Master:
+    """The master that the server's pid file names."""
+    master = find_master(str(server.folder / "logs" / "nginx.pid"))
+    assert master is not None
+    return master
+
+
+@contextlib.contextmanager
+def process(title: str, program: str = "/bin/cat") -> Iterator[int]:
+    """The pid of a process with this title."""
+    with subprocess.Popen([title], executable=program, stdin=subprocess.PIPE) as child:
+        yield child.pid
+
+
+# --- which master ---------------------------------------------------------------------------
+
+
+def test_find(start_nginx: StartNginx, each_nginx: str) -> None:
+    """A running master is found by its pid file, and what it was started with is known."""
+    server = start_nginx(configured(), binary=each_nginx)
+    master = found(server)
+    assert (master.pid, master.single) == (server.server.pid, False)
+    assert master.uses(str(server.conf))
+    assert master.conf == str(server.conf)
+    assert not master.uses(f"{server.conf}.bak")
+    assert not master.uses(str(server.folder))
+
+
+@pytest.mark.parametrize(
+    ("command_line", "conf"),
+    [
+        pytest.param("nginx: master process /usr/sbin/nginx -c {}", "{}", id="nginx"),
+        pytest.param("nginx: master process nginx -c{} -g daemon off;", "{}", id="glued"),
+        pytest.param("nginx: master process nginx -c /a -c {} -p /b", "{}", id="the last counts"),
+        pytest.param("angie: master process v1.11.5 #1 [/usr/sbin/angie -c {}]", "{}", id="Angie"),
+        pytest.param("/usr/sbin/nginx -g daemon off; -c {}", "{}", id="single"),
+    ],
+)
+def test_uses(command_line: str, conf: str) -> None:
+    """The main file is recognised in every title, also with a space in its path."""
+    for path in ("/etc/nginx/nginx.conf", "/srv/my conf/nginx.conf"):
+        master = Master(1, command_line.format(path), single=False)
+        assert master.uses(path)
+        assert not master.uses(path[:-1])
+        assert not master.uses(path[1:])
+        assert master.conf == conf.format(path)
+
+
+def test_no_conf() -> None:
+    """A master without -c uses the file of its build, which its title doesn't tell."""
+    master = Master(1, "nginx: master process /usr/sbin/nginx -g daemon on;", single=False)
+    assert master.conf is None
+    assert not master.uses("/etc/nginx/nginx.conf")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(None, id="no file"),
+        pytest.param("", id="empty, as nginx -t makes it"),
+        pytest.param("\n", id="an empty line"),
+        pytest.param("0\n", id="nobody"),
+        pytest.param("-1\n", id="everybody"),
+        pytest.param("12 \n", id="what nginx would not read"),
+        pytest.param("4194305\n", id="a pid that can't be"),
+        pytest.param("9" * 40, id="a number that can't be"),
+        pytest.param(f"{os.getpid()}\n", id="ourselves"),
+        pytest.param(f"{os.getppid()}\n", id="another program"),
+    ],
+)
+def test_no_master(tmp_path: Path, content: str | None) -> None:
+    """A pid file that leads to no master is as good as none."""
+    path = tmp_path / "nginx.pid"
+    if content is not None:
+        path.write_text(content)
+    assert find_master(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("title", "is_master"),
+    [
+        ("nginx: master process /usr/sbin/nginx", True),
+        ("angie: master process v1.11.5 #1 [/usr/sbin/angie]", True),
+        ("nginx: worker process", False),
+        ("nginx: cache manager process", False),
+        ("vi nginx: master process", False),
+        ("/usr/sbin/nginx", False),
+    ],
+)
+def test_recycled_pid(tmp_path: Path, title: str, is_master: bool) -> None:  # noqa: FBT001
+    """A process is a master by its title; a program that only is called nginx is none."""
+    with process(title) as pid:
+        (tmp_path / "nginx.pid").write_text(f"{pid}\n")
+        assert (find_master(str(tmp_path / "nginx.pid")) is not None) is is_master
+
+
+def test_ended(tmp_path: Path) -> None:
+    """A process that has ended is no master, also while nobody has collected it."""
+    with subprocess.Popen(["nginx: master process"], executable="/bin/true") as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        (tmp_path / "nginx.pid").write_text(f"{child.pid}\n")
+        assert find_master(str(tmp_path / "nginx.pid")) is None
+
+
+# --- its workers and its sockets ------------------------------------------------------------
+
+
+def test_workers(start_nginx: StartNginx, each_nginx: str) -> None:
+    """Workers are the children that serve; helpers for the cache are none."""
+    cache = "proxy_cache_path temp/cache keys_zone=cache:1m;"
+    server = start_nginx(configured().replace("http {", f"http {{ {cache}"), binary=each_nginx)
+    wait_for(lambda: len(workers(server.server.pid)) == 2)
+    assert workers(server.server.pid) < server.workers()
+    assert workers(os.getpid()) == frozenset()
+
+
+def test_children() -> None:
+    """Children are known where the kernel doesn't list them, too."""
+    with process("a) name (of 1 2") as child:
+        for find in (_listed_children, _children_by_parent):
+            assert child in find(os.getpid())
+            assert os.getpid() not in find(os.getpid())
+
+
+def test_listening(start_nginx: StartNginx, each_nginx: str) -> None:
+    """A master holds the addresses of its configuration, and nobody else's."""
+    ports = [free_port() for _ in range(5)]
+    lines = (
+        f"listen 127.0.0.1:{ports[0]}; listen {ports[1]}; "
+        f"listen [::1]:{ports[2]}; listen [::]:{ports[3]};"
+    )
+    server = start_nginx(f"events {{}} http {{ server {{ {lines} }} }}", binary=each_nginx)
+    with socket.create_server(("127.0.0.1", ports[4])):
+        assert listening(server.server.pid) == {
+            Address("127.0.0.1", ports[0]),
+            Address("0.0.0.0", ports[1]),
+            Address("::1", ports[2]),
+            Address("::", ports[3]),
+        }
+        assert Address("127.0.0.1", ports[4]) in listening(os.getpid())
+    assert listening(server.server.pid).isdisjoint(listening(os.getpid()))
+
+
+def test_listening_nobody() -> None:
+    """Nothing is known of a process that is not there."""
+    assert listening(4_194_305) == frozenset()
+
+
+# --- reload ---------------------------------------------------------------------------------
+
+
+def test_reload(start_nginx: StartNginx, each_nginx: str) -> None:
+    """After a proved reload every answer is the new configuration's."""
+    port = free_port()
+    server = start_nginx(configured("first", port), binary=each_nginx)
+    assert fetch_plain(port, "a.example").body == b"first"
+    server.conf.write_text(configured("second", port))
+    assert reload(found(server), 20, error_log="log") is True
+    assert {fetch_plain(port, "a.example").body for _ in range(20)} == {b"second"}
+
+
+def test_reload_again(start_nginx: StartNginx) -> None:
+    """Reloads that follow each other are each proved, also right after the start."""
+    port = free_port()
+    server = start_nginx(configured("0", port))
+    for answer in ("1", "2", "3"):
+        server.conf.write_text(configured(answer, port))
+        assert reload(found(server), 20, error_log="log") is True
+        assert fetch_plain(port, "a.example").body.decode() == answer
+
+
+def test_reload_with_open_connection(start_nginx: StartNginx) -> None:
+    """An old worker that only waits for a client to go is no reason to doubt."""
+    port = free_port()
+    server = start_nginx(configured("first", port))
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        server.conf.write_text(configured("second", port))
+        assert reload(found(server), 20, error_log="log") is True
+        assert fetch_plain(port, "a.example").body == b"second"
+        client.sendall(b"Host: a.example\r\nConnection: close\r\n\r\n")
+        assert b"first" in client.recv(4096)
+
+
+def test_reload_refused(start_nginx: StartNginx) -> None:
+    """A configuration that the master refuses is no success, and the old one goes on."""
+    port = free_port()
+    server = start_nginx(configured("first", port))
+    master = found(server)
+    wait_for(lambda: len(workers(master.pid)) == 2)
+    old = workers(master.pid)
+    server.conf.write_text("oops;")
+    with pytest.raises(ReloadFailed) as failed:
+        reload(master, 0.5, error_log="/var/log/nginx/error.log")
+    assert str(failed.value) == (
+        f"nginx (pid {master.pid}) did not take the new configuration; "
+        "its error log says why: /var/log/nginx/error.log"
+    )
+    assert workers(master.pid) == old
+    assert fetch_plain(port, "a.example").body == b"first"
+
+
+def test_reload_one_worker_respawned(start_nginx: StartNginx) -> None:
+    """A worker that crashed and was replaced proves nothing."""
+    server = start_nginx(configured())
+    master = found(server)
+    wait_for(lambda: len(workers(master.pid)) == 2)
+    server.conf.write_text("oops;")
+    crashed, _ = sorted(workers(master.pid))
+    os.kill(crashed, signal.SIGKILL)
+    with pytest.raises(ReloadFailed):
+        reload(master, 0.5, error_log="log")
+    wait_for(lambda: len(workers(master.pid) - {crashed}) == 2)
+
+
+def test_reload_single(start_nginx: StartNginx) -> None:
+    """Without workers the signal is sent, and that is all that can be said.
+
+    nginx itself answers such a reload with broken connections: it is meant for its developers.
+    """
+    server = start_nginx("master_process off; error_log logs/error.log notice;" + configured())
+    master = found(server)
+    assert master.single
+    assert master.uses(str(server.conf))
+    assert reload(master, 5, error_log="log") is False
+    wait_for(lambda: "signal 1 (SIGHUP) received" in server.error_log())
+
+
+def test_reload_ended(start_nginx: StartNginx) -> None:
+    """A master that has ended can't be reloaded, and that is said at once."""
+    server = start_nginx(configured())
+    master = found(server)
+    server.stop()
+    with pytest.raises(ReloadFailed, match=rf"nginx \(pid {master.pid}\) ended during the reload"):
+        reload(master, 60, error_log="log")
+
+
+def test_reload_ends() -> None:
+    """A master that ends instead of reloading is not waited for."""
+    title = "nginx: master process"
+    worker = "['nginx: worker process'], executable='/bin/cat', stdin=subprocess.PIPE"
+    code = f"import subprocess; child = subprocess.Popen({worker}); print(flush=True); input()"
+    with subprocess.Popen(
+        [title, "-c", code],
+        executable=sys.executable,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with pytest.raises(ReloadFailed, match="ended during the reload"):
+            reload(Master(child.pid, title, single=False), 60, error_log="log")
+
+
+def test_reload_not_allowed(start_nginx: StartNginx) -> None:
+    """Who may not signal the master is told so."""
+    if os.geteuid() != 0:
+        pytest.skip("needs another user's nginx")
+    server = start_nginx(configured())
+    master = found(server)
+    wait_for(lambda: workers(master.pid))
+    code = f"""
+import os
+from nginx_acme.errors import ReloadFailed
+from nginx_acme.reload import Master, reload
+os.setuid(65534)
+try:
+    reload(Master({master.pid}, '', single=False), 5, error_log='log')
+except ReloadFailed as failed:
+    print(failed)"""
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    expected = f"nginx (pid {master.pid}) can't be told to reload (1: Operation not permitted)\n"
+    assert told.stdout == expected
