@@ -15,7 +15,7 @@ demo: system .venv/package ## Show it: a CA, nginx-acme on a small site, a verif
 
 .PHONY: test
 test: system check newer ## Install what is missing and run every test
-	$(BIN)/pytest -n 2 --cov
+	$(BIN)/pytest -n 2 --dist loadgroup --cov
 
 .PHONY: check
 check: venv ## Look at format, lint, types and layers
