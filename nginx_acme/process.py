@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import time
 
 from nginx_acme.errors import NginxMissing
 
@@ -53,6 +54,7 @@ _KNOWS_ERROR_LOG = (1, 19, 5)
 _ENDING = ("SIGTERM", "SIGINT", "SIGQUIT")
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 _CHANGED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
+_FAREWELL_SECONDS = 1
 
 
 # --- which nginx ----------------------------------------------------------------------------
@@ -393,6 +395,7 @@ class Signals:
     __slots__ = ("_farewells", "_found")
 
     def __init__(self) -> None:
+        import _thread
         import signal
 
         self._farewells: list[Callable[[], object]] = []
@@ -401,11 +404,15 @@ class Signals:
             for names, action in ((_ENDING, self._end), (_IGNORED, signal.SIG_IGN))
             for number in (getattr(signal, name) for name in names)
         }
+        knock, knock_of_signals = os.pipe()
+        os.set_blocking(knock_of_signals, False)
+        signal.set_wakeup_fd(knock_of_signals, warn_on_full_buffer=False)
+        _thread.start_new_thread(self._end_soon, (knock,))
 
     def before_end(self, farewell: Callable[[], object]) -> None:
         """Call this when a signal ends us, the last one first: a cursor to show, a folder to remove.
 
-        It has to be quick and to bear being called at any moment. A second signal doesn't wait.
+        It has to bear being called at any moment. It has a second; another signal doesn't wait.
         """
         self._farewells.append(farewell)
 
@@ -429,6 +436,20 @@ class Signals:
                 farewell()
         finally:
             os._exit(0)
+
+    def _end_soon(self, knock: int) -> None:
+        """In a thread: end us a second after such a signal if the main thread didn't.
+
+        Python calls handlers between two of its instructions. A signal that comes just before a
+        system call that waits, or into a library, is not seen until that returns.
+        """
+        import signal
+
+        ending = {getattr(signal, name) for name in _ENDING}
+        while ending.isdisjoint(os.read(knock, 1)):
+            continue
+        time.sleep(_FAREWELL_SECONDS)
+        self._end(0, None)
 
 
 def end_on_signals() -> Signals:

@@ -629,6 +629,16 @@ def test_end_at_any_moment(code: str) -> None:
         assert launcher.returncode == 0
 
 
+def test_end_though_main_thread_is_busy() -> None:
+    """A signal that the main thread doesn't see ends us, too, a moment later."""
+    unseen = f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in ENDING]})\n"
+    farewell = "signals.before_end(lambda: os.write(1, b'bye'))\n"
+    with waiting(farewell + unseen + WAITS["sleeping"]) as launcher:
+        launcher.terminate()
+        assert launcher.communicate(timeout=5) == ("bye", "")
+        assert launcher.returncode == 0
+
+
 def test_end_as_pid_1(tmp_path: Path) -> None:
     """In a container we are PID 1, for which the kernel knows no default action."""
     unshare = ["unshare", "--map-root-user", "--fork", "--pid", "--kill-child"]
@@ -666,6 +676,13 @@ time.sleep(60)"""
         launcher.terminate()
         assert launcher.communicate(timeout=5) == ("", "")
         assert launcher.returncode == 0
+
+
+def test_farewell_that_hangs() -> None:
+    """A farewell that takes too long doesn't keep us."""
+    with waiting("signals.before_end(lambda: time.sleep(60))\n" + WAITS["sleeping"]) as launcher:
+        launcher.terminate()
+        assert launcher.wait(5) == 0
 
 
 def test_second_signal() -> None:
