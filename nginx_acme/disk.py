@@ -198,6 +198,16 @@ def rename_folder(path: str, name: str) -> bool:
     return True
 
 
+def names_in(path: str) -> list[str]:
+    """What is in a folder, sorted, without leftovers; nothing where there is no folder."""
+    with _Doing("read", path):
+        try:
+            names = os.listdir(path)
+        except FileNotFoundError:
+            return []
+    return sorted(name for name in names if not is_leftover(name))
+
+
 def remove_folder(path: str) -> None:
     """Remove a folder of files; no error where there is none."""
     with _Doing("remove", path):

@@ -1,0 +1,102 @@
+"""One nginx with its main file: where its generations are, and whether a start may wait.
+
+Instances may share a state directory, on one host or on a network file system, so the folder's
+name has a hash of all that tells two of them apart. The main file's name alone was not enough:
+both of two instances are called nginx.conf, and each start switched the other's generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from nginx_acme import disk
+from nginx_acme.store import records
+from nginx_acme.store.labels import label_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from nginx_acme.store.records import Access
+
+SEARCHABLE_FOLDER = 0o711
+"""nginx's workers open files by paths that lead through a generation."""
+WAIT_BUDGET = timedelta(hours=1)
+"""A start that waited and never finished was killed by something that will kill the next, too."""
+
+_SHORT_HASH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The paths of one instance; `generation_lock` and `agent_lock` are in the store's own place."""
+
+    path: str
+    generation_lock: str
+    agent_lock: str
+    access: Access = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The main file's name and a hash."""
+        return os.path.basename(self.path)
+
+    @property
+    def generated(self) -> str:
+        """The symbolic link to the current generation."""
+        return os.path.join(self.path, "generated")
+
+    @property
+    def generations(self) -> str:
+        """The folder of all generations."""
+        return os.path.join(self.path, "generations")
+
+    @property
+    def manifest(self) -> str:
+        """What the last start depended on."""
+        return os.path.join(self.path, "manifest.json")
+
+    @property
+    def agent_pid(self) -> str:
+        """The pid of the agent."""
+        return os.path.join(self.path, "agent.pid")
+
+    def make(self) -> None:
+        """Make the instance's folder, if it isn't there."""
+        self.access.demand()
+        disk.make_folder(self.path, SEARCHABLE_FOLDER)
+
+    def begin_wait(self, now: datetime) -> None:
+        """Note that a start waits for certificates, before it does."""
+        self.access.demand()
+        self.make()
+        records.save(self._wait, {"since": records.time_text(now)}, durable=False)
+
+    def end_wait(self) -> None:
+        """Note that the start is over, with or without certificates; nobody killed it."""
+        self.access.demand()
+        disk.remove(self._wait)
+
+    def waited_recently(self, now: datetime) -> bool:
+        """Whether a start within the last hour waited and never finished."""
+        since = records.time((records.load(self._wait) or {}).get("since"))
+        return since is not None and timedelta(0) <= now - since < WAIT_BUDGET
+
+    @property
+    def _wait(self) -> str:
+        return os.path.join(self.path, "waiting.json")
+
+
+def instance_name(conf: str, prefix: str, host: str) -> str:
+    """The name of an instance's folder: of the main file, and a hash of what makes it this one.
+
+    Args:
+        conf: absolute path of the user's main file.
+        prefix: nginx's prefix, absolute.
+        host: the name of this machine.
+    """
+    digest = hashlib.sha256(os.fsencode(f"{conf}\0{prefix}\0{host}")).hexdigest()
+    return f"{label_of(os.path.basename(conf))}-{digest[:_SHORT_HASH]}"

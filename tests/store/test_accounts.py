@@ -1,0 +1,165 @@
+"""Accounts are found by directory URL and key, and never lost with their notes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from nginx_acme.certificate import fingerprint, new_key
+from nginx_acme.errors import BadBundle
+from nginx_acme.store import Store
+from tests.store.bundles import NOW
+
+CA = "https://ca.example/directory"
+OTHER_CA = "https://other.example/directory"
+URL = "https://ca.example/account/1"
+KEY, OTHER_KEY = new_key("ecdsa:256"), new_key("rsa:2048")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store, open for writing."""
+    made = Store(str(tmp_path / "state"))
+    made.open_for_writing()
+    return made
+
+
+def again(store: Store) -> Store:
+    """The same, as the next process sees it."""
+    return Store(store.root)
+
+
+def test_an_account_is_kept_before_the_ca_hears_of_it(store: Store) -> None:
+    """Its key is on disk and private, its name fits a variable of nginx, it has no URL yet."""
+    made = store.create_account("letsencrypt-staging", CA, KEY, NOW)
+    assert re.fullmatch(r"letsencrypt_staging_[0-9a-f]{8}", made.name)
+    assert again(store).find_account(CA) == made
+    assert (made.url, made.terms, made.contacts, made.made) == (None, None, (), NOW)
+    modes = {
+        name: stat.S_IMODE(os.stat(Path(made.path, name)).st_mode) for name in os.listdir(made.path)
+    }
+    assert modes == {"key.pem": 0o600, "account.json": 0o600}
+    assert stat.S_IMODE(os.stat(made.path).st_mode) == 0o700
+
+
+def test_its_challenges_can_be_reached_by_workers(store: Store) -> None:
+    """The workers of nginx may pass through to a token and list nothing."""
+    made = store.create_account("ca", CA, KEY, NOW)
+    folder = store.challenges(made.name)
+    assert folder == f"{store.root}/public/challenges/{made.name}"
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o711
+    os.rmdir(folder)
+    assert store.make_challenges(made.name) == folder
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o711
+
+
+def test_what_the_ca_said_is_kept(store: Store) -> None:
+    """URL, terms, contacts; what isn't said again stays."""
+    made = store.create_account("ca", CA, KEY, NOW)
+    terms = "https://ca.example/terms"
+    saved = made.save(url=URL, contacts=("mailto:a@example.com",), terms=terms, agreed=NOW)
+    assert again(store).find_account(CA) == saved
+    moved = saved.save(url=URL + "0")
+    assert again(store).find_account(CA) == moved
+    assert (moved.url, moved.terms, moved.agreed) == (URL + "0", terms, NOW)
+    assert moved.contacts == ("mailto:a@example.com",)
+    assert moved.save(url=URL, contacts=()).contacts == ()
+
+
+def test_an_account_is_a_directory_url_and_a_key(store: Store) -> None:
+    """Another of either is another account; the issuer's name is only a name."""
+    first = store.create_account("ca", CA, KEY, NOW)
+    elsewhere = store.create_account("ca", OTHER_CA, KEY, NOW)
+    rolled = store.create_account("ca", CA, OTHER_KEY, NOW + timedelta(days=1))
+    assert len({first.name, elsewhere.name, rolled.name}) == 3
+    assert store.create_account("renamed", CA, KEY, NOW) == first
+    assert store.find_account(OTHER_CA) == elsewhere
+    assert store.find_account(CA, fingerprint(KEY)) == first
+    assert store.find_account(CA, fingerprint(OTHER_KEY)) == rolled
+    assert store.find_account(CA) == rolled, "the newest"
+    assert store.find_account(OTHER_CA, fingerprint(OTHER_KEY)) is None
+
+
+@pytest.mark.parametrize("broken", [None, b"", b"\0\0", b"[]", b'{"url": 1, "made": "x"}'])
+def test_a_lost_note_loses_no_account(store: Store, broken: bytes | None) -> None:
+    """The key is the account; its URL is asked from the CA again and kept again."""
+    made = store.create_account("ca", CA, KEY, NOW).save(url=URL)
+    note = Path(made.path, "account.json")
+    note.unlink()
+    if broken is not None:
+        note.write_bytes(broken)
+    found = store.find_account(CA)
+    assert found is not None
+    assert (found.name, found.key_pem, found.url, found.made) == (made.name, KEY, None, None)
+    assert store.find_account(OTHER_CA) is None
+    found.save(url=URL)
+    kept = again(store).find_account(CA)
+    assert kept is not None
+    assert kept.url == URL
+
+
+def test_a_damaged_key_is_no_account(store: Store) -> None:
+    """There is none then, and making it anew with the same key sets the damaged one aside."""
+    made = store.create_account("ca", CA, KEY, NOW)
+    Path(made.path, "key.pem").write_bytes(b"damaged")
+    assert store.find_account(CA) is None
+    assert store.create_account("ca", CA, KEY, NOW).key_pem == KEY
+    assert store.find_account(CA) is not None
+    assert Path(made.path + ".damaged-20260102T030405", "key.pem").read_bytes() == b"damaged"
+
+
+def test_an_account_that_the_ca_forgot(store: Store) -> None:
+    """It is set aside with its key, and not found again; when the next was made is known."""
+    made = store.create_account("ca", CA, KEY, NOW)
+    aside = made.forget(NOW + timedelta(days=3))
+    assert Path(aside, "key.pem").read_bytes() == KEY
+    assert store.find_account(CA) is None
+    anew = store.create_account("ca", CA, OTHER_KEY, NOW + timedelta(days=3))
+    found = again(store).find_account(CA)
+    assert found == anew
+    assert found.made == NOW + timedelta(days=3)
+
+
+def test_a_key_of_the_operator_can_be_forgotten_twice(store: Store) -> None:
+    """The same key gives the same name, and both old ones are kept."""
+    for day in range(2):
+        now = NOW + timedelta(days=day)
+        store.create_account("ca", CA, KEY, now).forget(now)
+    assert len(os.listdir(Path(store.root, "accounts"))) == 2
+
+
+def test_no_account_without_a_key(store: Store) -> None:
+    """What is no key is refused, and nothing is left behind."""
+    with pytest.raises(BadBundle):
+        store.create_account("ca", CA, b"no key", NOW)
+    assert os.listdir(Path(store.root, "accounts")) == []
+
+
+def test_what_a_newer_program_noted_stays(store: Store) -> None:
+    """Unknown fields survive a rollback."""
+    made = store.create_account("ca", CA, KEY, NOW)
+    note = Path(made.path, "account.json")
+    note.write_text(json.dumps({**json.loads(note.read_bytes()), "orders": 5}))
+    made.save(url=URL)
+    assert json.loads(note.read_bytes())["orders"] == 5
+
+
+def test_other_things_among_the_accounts(store: Store) -> None:
+    """Files, and folders of other names, are no accounts and no error."""
+    Path(store.root, "accounts", "ca_12345678").touch()
+    Path(store.root, "accounts", "ca_87654321").mkdir()
+    Path(store.root, "accounts", "notes").mkdir()
+    assert store.find_account(CA) is None
+
+
+def test_no_key_in_a_repr(store: Store) -> None:
+    """What shows up in a traceback shows no key."""
+    shown = repr(store.create_account("ca", CA, KEY, NOW))
+    assert "PRIVATE" not in shown
+    assert CA in shown

@@ -1,0 +1,108 @@
+"""Instances share a state directory without knowing of each other."""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from nginx_acme.store import Instance, Store
+from tests.store.bundles import NOW
+
+CONF, PREFIX, HOST = "/etc/nginx/nginx.conf", "/etc/nginx", "web1"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store, open for writing."""
+    made = Store(str(tmp_path / "state"))
+    made.open_for_writing()
+    return made
+
+
+@pytest.fixture
+def instance(store: Store) -> Instance:
+    """One nginx."""
+    return store.instance(CONF, PREFIX, HOST)
+
+
+def test_paths(store: Store, instance: Instance) -> None:
+    """They are below the instance's folder, locks among the locks; asking makes nothing."""
+    assert instance.path == f"{store.root}/instances/{instance.name}"
+    assert instance.name.startswith("nginx.conf-")
+    assert instance.generated == f"{instance.path}/generated"
+    assert instance.generations == f"{instance.path}/generations"
+    assert instance.manifest == f"{instance.path}/manifest.json"
+    assert instance.agent_pid == f"{instance.path}/agent.pid"
+    assert os.path.dirname(instance.generation_lock) == f"{store.root}/locks"
+    assert instance.generation_lock != instance.agent_lock
+    assert not os.path.exists(instance.path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(("/etc/nginx-b/nginx.conf", PREFIX, HOST), id="another main file"),
+        pytest.param((CONF, "/srv", HOST), id="another prefix"),
+        pytest.param((CONF, PREFIX, "web2"), id="another host"),
+        pytest.param(("/etc/nginx/nginx", ".conf/etc/nginx", HOST), id="the same text in all"),
+    ],
+)
+def test_two_instances_are_told_apart(
+    store: Store, instance: Instance, other: tuple[str, str, str]
+) -> None:
+    """Whatever tells two of them apart gives another folder."""
+    assert store.instance(*other).path != instance.path
+
+
+def test_the_same_instance_after_a_restart(store: Store, instance: Instance) -> None:
+    """The same folder each time; the hash is part of what never changes."""
+    assert Store(store.root).instance(CONF, PREFIX, HOST).path == instance.path
+    assert instance.name == "nginx.conf-b9cd761e"
+
+
+def test_a_main_file_with_an_odd_name(store: Store) -> None:
+    """Spaces and bytes that are no UTF-8 are not in the folder's name."""
+    name = store.instance("/etc/my conf \udcff$.conf", PREFIX, HOST).name
+    assert name.startswith("my_conf___.conf-")
+
+
+def test_workers_pass_through(instance: Instance) -> None:
+    """The workers of nginx open files by paths that lead through a generation."""
+    instance.make()
+    instance.make()
+    assert stat.S_IMODE(os.stat(instance.path).st_mode) == 0o711
+
+
+def test_a_start_that_waits_is_noted(store: Store, instance: Instance) -> None:
+    """One that never finished is known for an hour, also to the next process."""
+    assert not instance.waited_recently(NOW)
+    instance.begin_wait(NOW)
+    next_start = Store(store.root).instance(CONF, PREFIX, HOST)
+    assert next_start.waited_recently(NOW)
+    assert next_start.waited_recently(NOW + timedelta(minutes=59))
+    assert not next_start.waited_recently(NOW + timedelta(hours=1))
+
+
+def test_a_start_that_finished_leaves_no_note(instance: Instance) -> None:
+    """Its successor may wait again."""
+    instance.begin_wait(NOW)
+    instance.end_wait()
+    instance.end_wait()
+    assert not instance.waited_recently(NOW)
+
+
+def test_a_wait_in_the_future_is_none(instance: Instance) -> None:
+    """A clock that was wrong stops no start from waiting."""
+    instance.begin_wait(NOW + timedelta(days=365))
+    assert not instance.waited_recently(NOW)
+
+
+def test_a_broken_note_of_a_wait_is_none(instance: Instance) -> None:
+    """Nor does a file that a power cut left."""
+    instance.begin_wait(NOW)
+    Path(instance.path, "waiting.json").write_bytes(b"\0\0")
+    assert not instance.waited_recently(NOW)
