@@ -424,7 +424,7 @@ class Signals:
         """
         import signal
 
-        _default_signals()
+        _default_signals(*_IGNORED, *_CHANGED_BY_PYTHON)
         for number, found in self._found.items():
             if found is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_IGN)
@@ -441,15 +441,19 @@ class Signals:
         """In a thread: end us a second after such a signal if the main thread didn't.
 
         Python calls handlers between two of its instructions. A signal that comes just before a
-        system call that waits, or into a library, is not seen until that returns.
+        system call that waits, or into a library, is not seen until that returns. Then farewells
+        are called from here, in one more thread, since they may hang as well.
         """
+        import _thread
         import signal
 
         ending = {getattr(signal, name) for name in _ENDING}
         while ending.isdisjoint(os.read(knock, 1)):
             continue
         time.sleep(_FAREWELL_SECONDS)
-        self._end(0, None)
+        _thread.start_new_thread(self._end, (0, None))
+        time.sleep(_FAREWELL_SECONDS)
+        os._exit(0)
 
 
 def end_on_signals() -> Signals:
@@ -462,10 +466,10 @@ def end_on_signals() -> Signals:
     return Signals()
 
 
-def _default_signals() -> None:
+def _default_signals(*names: str) -> None:
     import signal
 
-    for name in (*_IGNORED, *_CHANGED_BY_PYTHON):
+    for name in names:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
@@ -503,7 +507,11 @@ def _detach(
 
     The answer is the pid and, if exec fails, the error's number; exec closes the pipe.
     """
+    import signal
+
     try:
+        signal.set_wakeup_fd(-1)
+        _default_signals(*_ENDING, *_IGNORED, *_CHANGED_BY_PYTHON)
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
@@ -511,7 +519,6 @@ def _detach(
         os.write(answer, b"%d" % os.getpid())
         os.chdir("/")
         _close_all_but(answer, streams)
-        _default_signals()
         os.execve(argv[0], list(argv), environ)  # noqa: S606 - a list needs no shell
     except OSError as error:
         os.write(answer, b" %d" % (error.errno or 0))

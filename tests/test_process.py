@@ -593,6 +593,10 @@ while True:
 }
 
 
+UNSEEN = f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in ENDING]})\n"
+"""Keeps these signals from the main thread, as a system call does that began in a bad moment."""
+
+
 @contextlib.contextmanager
 def waiting(code: str, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """A launcher that has ended its preparations and does this."""
@@ -631,9 +635,8 @@ def test_end_at_any_moment(code: str) -> None:
 
 def test_end_though_main_thread_is_busy() -> None:
     """A signal that the main thread doesn't see ends us, too, a moment later."""
-    unseen = f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in ENDING]})\n"
     farewell = "signals.before_end(lambda: os.write(1, b'bye'))\n"
-    with waiting(farewell + unseen + WAITS["sleeping"]) as launcher:
+    with waiting(farewell + UNSEEN + WAITS["sleeping"]) as launcher:
         launcher.terminate()
         assert launcher.communicate(timeout=5) == ("bye", "")
         assert launcher.returncode == 0
@@ -678,9 +681,11 @@ time.sleep(60)"""
         assert launcher.returncode == 0
 
 
-def test_farewell_that_hangs() -> None:
-    """A farewell that takes too long doesn't keep us."""
-    with waiting("signals.before_end(lambda: time.sleep(60))\n" + WAITS["sleeping"]) as launcher:
+@pytest.mark.parametrize("unseen", [False, True])
+def test_farewell_that_hangs(*, unseen: bool) -> None:
+    """A farewell that takes too long doesn't keep us, whoever calls it."""
+    farewell = "signals.before_end(lambda: time.sleep(60))\n"
+    with waiting(farewell + (UNSEEN if unseen else "") + WAITS["sleeping"]) as launcher:
         launcher.terminate()
         assert launcher.wait(5) == 0
 
