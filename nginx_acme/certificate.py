@@ -208,7 +208,7 @@ def csr(key_pem: bytes, names: Iterable[str]) -> bytes:
     return builder.sign(key, hash_for(key)).public_bytes(Encoding.DER)
 
 
-def general_names(names: Iterable[str]) -> list[x509.GeneralName]:
+def general_names(names: Iterable[str]) -> list[x509.DNSName | x509.IPAddress]:
     """Identifiers as a certificate has them (RFC 5280 §4.2.1.6), each once, sorted by their text.
 
     Raises:
@@ -223,7 +223,7 @@ def general_names(names: Iterable[str]) -> list[x509.GeneralName]:
     return found
 
 
-def _general_name(name: str) -> x509.GeneralName | None:
+def _general_name(name: str) -> x509.DNSName | x509.IPAddress | None:
     if _is_address(name):
         return x509.IPAddress(ipaddress.ip_address(name))
     if len(name) > _LONGEST_HOST or not _HOST.fullmatch(name):
