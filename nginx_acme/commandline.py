@@ -94,8 +94,16 @@ class CommandLine:
 
         Without `-s`, beside which nginx tests less: no file is opened and no socket bound.
         """
-        settings = [option for option in self._options if option[0] in _SETTINGS]
-        return ("-t", *CommandLine((), settings).for_nginx(conf, error_log=error_log))
+        return ("-t", *self.settings(conf, error_log=error_log))
+
+    def settings(
+        self, conf: str, *, error_log: str | None = None, prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Only what says which nginx is meant (`-p -c -e -g`), with another main file."""
+        given = [option for option in self._options if option[0] in _SETTINGS]
+        if prefix is not None:
+            given = [("p", prefix), *(option for option in given if option[0] != "p")]
+        return CommandLine((), given).for_nginx(conf, error_log=error_log)
 
 
 def parse(argv: Sequence[str]) -> CommandLine:

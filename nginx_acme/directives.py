@@ -170,9 +170,10 @@ def _account_key(args: Sequence[str]) -> str:
     return value
 
 
-def _challenge(args: Sequence[str]) -> None:
+def _challenge(block: IssuerBlock, args: Sequence[str]) -> IssuerBlock:
     if args[0] != "http-01":
         raise Mistake(f'unsupported challenge "{args[0]}", "http-01" is the only one so far')
+    return block
 
 
 def _profile(block: IssuerBlock, args: Sequence[str]) -> IssuerBlock:
@@ -181,15 +182,11 @@ def _profile(block: IssuerBlock, args: Sequence[str]) -> IssuerBlock:
     return _with(block, profile=args[0], profile_required=len(args) > 1)
 
 
-def _same(block: IssuerBlock, _: None) -> IssuerBlock:
-    return block
-
-
 _ISSUER_VALUES: dict[str, Callable[[IssuerBlock, Sequence[str]], IssuerBlock]] = {
     "uri": lambda block, args: _with(block, uri=uri(args[0])),
     "contact": lambda block, args: _with(block, contacts=contacts(args)),
     "account_key": lambda block, args: _with(block, account_key=_account_key(args)),
-    "challenge": lambda block, args: _same(block, _challenge(args)),
+    "challenge": _challenge,
     "profile": _profile,
     "ssl_trusted_certificate": lambda block, args: _with(block, trusted_certificate=args[0]),
     "ssl_verify": lambda block, args: _with(block, verify=flag("ssl_verify", args[0])),

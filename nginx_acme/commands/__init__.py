@@ -1,1 +1,22 @@
 """The words that nginx does not have: one module for each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from nginx_acme.launch import Launch
+
+
+class Command(Protocol):
+    """What a module of this package has."""
+
+    def run(self, launch: Launch) -> int:
+        """Do it, with the arguments in ``launch.command.rest``; the exit code."""
+
+
+def run(launch: Launch) -> int:
+    """Do what the word on the command line asks for."""
+    module = import_module(f"{__name__}.{launch.command.word}")
+    return cast("Command", module).run(launch)

@@ -1,0 +1,97 @@
+"""``nginx-acme plan [--diff]``: what would be requested from whom, and what nginx would read.
+
+Reads the configuration as it is now. Asks nobody and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+from nginx_acme.generate import generate
+from nginx_acme.launch import Places, understand, utc_now
+from nginx_acme.standing import standings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.plan import Certificate
+
+
+def run(launch: Launch) -> int:
+    """Print it; the exit code is 0 as long as the configuration has no mistake."""
+    parser = argparse.ArgumentParser("nginx-acme plan", description=__doc__)
+    parser.add_argument(
+        "--diff", action="store_true", help="how nginx's files differ from the user's"
+    )
+    given = parser.parse_args(launch.command.rest)
+    understood = understand(launch)
+    if understood is None:
+        sys.stdout.write(f"{launch.main}: no directive of nginx-acme, nginx gets it as it is\n")
+        return 0
+    for message, place in understood.plan.warnings:
+        launch.log.warn(f"{message} in {place}" if place else message)
+    lines = _diff(understood) if given.diff else _plan(understood)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return 0
+
+
+def _plan(understood: Understood) -> Iterator[str]:
+    plan = understood.plan
+    yield f"configuration  {understood.source.main}"
+    yield f"state          {understood.store.root}"
+    for certificate in plan.certificates:
+        yield ""
+        yield from _certificate(understood, certificate)
+    if plan.listens:
+        yield ""
+        added = {listen.address for listen in plan.added}
+        shown = [f"{x.address}{' (added)' if x.address in added else ''}" for x in plan.listens]
+        yield f"challenges are answered on {', '.join(shown)}"
+
+
+def _certificate(understood: Understood, certificate: Certificate) -> Iterator[str]:
+    issuer = certificate.issuer
+    yield ", ".join(name.value for name in certificate.names)
+    if certificate.optional:
+        yield f"    if it has an address: {', '.join(sorted(certificate.optional))}"
+    where = "" if issuer.local else f" ({issuer.directory_url})"
+    yield f"    from {issuer.name}{where}"
+    if certificate.profile:
+        yield f"    profile {certificate.profile}"
+    for place in certificate.places:
+        yield f"    for {place}"
+    there = {
+        one.key_type: one
+        for one in standings([certificate], understood.store, utc_now())
+        if one.usable and one.bundle is not None
+    }
+    for key_type in certificate.key_types:
+        one = there.get(key_type)
+        if one is None or one.bundle is None:
+            yield f"    {key_type}: to be requested"
+        elif one.to_ask:
+            yield f"    {key_type}: to be renewed, {one.to_ask}"
+        else:
+            yield f"    {key_type}: valid until {one.bundle.facts.not_after:%Y-%m-%d}"
+
+
+def _diff(understood: Understood) -> Iterator[str]:
+    """The changed files against the user's; the paths of stand-ins are those of a first start."""
+    with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
+        places = Places(understood.store, scratch, understood.launch.log, utc_now())
+        places.fill(understood.plan)
+        layout = places.layout(understood.plan.added)
+        files = generate(understood.source, understood.plan, layout)
+    for path, text in files.items():
+        yield from difflib.unified_diff(
+            understood.source.files[path].text.split("\n"),
+            text.split("\n"),
+            path,
+            f"{path} (generated)",
+            lineterm="",
+        )

@@ -1,0 +1,248 @@
+"""One issuer in one run, and one certificate from it: key, order, challenges, download.
+
+What may live here: the order of the steps, and what is on disk between them. A key is on disk
+before its order is made, an order's URL before its challenges are answered, and neither goes
+away before the certificate is safe; so a kill at any moment costs at most the one order whose
+answer never reached the disk.
+
+When it is time for a certificate, and what a failure means for the next attempt, is decided in
+`reconcile`. What is said on the wire is `acme`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nginx_acme.acme.client import Client
+from nginx_acme.acme.jws import AccountKey
+from nginx_acme.acme.order import abandon, complete
+from nginx_acme.acme.resources import Identifier, OrderStatus
+from nginx_acme.certificate import csr, key_type_of, make_bundle, new_key
+from nginx_acme.errors import AcmeError, BadBundle, OrderFailed, Problem, UnexpectedAnswer
+from nginx_acme.store import PendingOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AsyncExitStack
+    from datetime import datetime
+
+    from nginx_acme.acme.order import Solver
+    from nginx_acme.acme.resources import Order
+    from nginx_acme.certificate import Bundle
+    from nginx_acme.identifiers import Name
+    from nginx_acme.log import Log
+    from nginx_acme.plan import Issuer
+    from nginx_acme.store import AccountFolder, CertificateFolder
+
+_NO_CONTACT = frozenset({"invalidContact", "unsupportedContact"})
+
+
+class TermsNotAccepted(AcmeError):
+    """The CA has terms of service, and the configuration doesn't say that they are accepted."""
+
+    permanent = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One certificate to get: a folder of the store, and what is asked for it."""
+
+    folder: CertificateFolder
+    key_type: str
+    names: tuple[Name, ...]
+    profile: str | None
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The identifiers' texts."""
+        return tuple(name.value for name in self.names)
+
+
+@dataclass(slots=True)
+class Session:
+    """An issuer as this run speaks with it: one client, one account, any number of orders.
+
+    `open` asks the CA for its directory, and for an account where there is none; it does so once
+    however many certificates wait for it, and what it fails with they all fail with.
+    """
+
+    issuer: Issuer
+    account: AccountFolder
+    now: Callable[[], datetime]
+    log: Log
+    client: Client = field(init=False)
+    _opening: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        """Nothing is asked yet."""
+        self.client = Client(
+            self.issuer.directory_url,
+            AccountKey(self.account.key_pem),
+            now=self.now,
+            account_url=self.account.url,
+            trusted_certificate=self.issuer.trusted_certificate,
+            verify=self.issuer.verify,
+        )
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Get ready to order; the connections stay open until `stack` ends."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(stack))
+        await asyncio.shield(self._opening)
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self.client)
+        directory = await self.client.directory()
+        if self.account.url is None:
+            await self._register(directory.terms_of_service)
+
+    async def _register(self, terms: str | None) -> None:
+        """Make the account, or find the one of this key (RFC 8555 §7.3, §7.3.1)."""
+        if terms is not None and not self.issuer.accept_terms:
+            raise TermsNotAccepted(
+                f'issuer "{self.issuer.name}" asks to agree to {terms}; if you do, add'
+                ' "accept_terms_of_service;" to its block'
+            )
+        contacts: Sequence[str] = self.issuer.contacts
+        try:
+            account = await self.client.new_account(contacts, terms_agreed=terms is not None)
+        except Problem as problem:
+            if problem.type not in _NO_CONTACT or not contacts:
+                raise
+            self.log.warn(f"{self.issuer.name} takes no such contact, it is left out: {problem}")
+            contacts = ()
+            account = await self.client.new_account((), terms_agreed=terms is not None)
+        if terms is not None:
+            self.log.notice(f"{self.issuer.name}: by registering you agree to {terms}")
+        self.account = await asyncio.to_thread(
+            self.account.save,
+            url=account.url,
+            contacts=tuple(contacts),
+            terms=terms,
+            agreed=self.now() if terms is not None else None,
+        )
+
+    async def obtain(self, wanted: Wanted, solver: Solver) -> Bundle:
+        """One certificate, from where its order stands to the disk.
+
+        Raises:
+            OrderFailed: the order is invalid, and forgotten.
+            AcmeError: as `acme.order.complete`; the order may be taken up again.
+        """
+        pending = wanted.folder.pending
+        order = await self._taken_up(wanted)
+        if order is None:
+            await self._make_key(wanted)
+            order = await self._order(wanted)
+        key_pem = pending.key_pem()
+        if key_pem is None:
+            raise UnexpectedAnswer("the key of the order is gone")
+        try:
+            chain = await complete(
+                self.client,
+                order,
+                csr(key_pem, wanted.values),
+                solver,
+                saved=lambda order: self._note(wanted, order),
+            )
+            bundle = make_bundle(key_pem, chain, wanted.values)
+        except OrderFailed:
+            pending.clear()
+            raise
+        except BadBundle as stranger:
+            # The CA may give one order to two who ask for the same; this one was not ours.
+            pending.clear()
+            raise UnexpectedAnswer(
+                f"not the certificate that was ordered: {stranger}"
+            ) from stranger
+        await asyncio.to_thread(self._keep, wanted, bundle)
+        return bundle
+
+    def _keep(self, wanted: Wanted, bundle: Bundle) -> None:
+        wanted.folder.install(wanted.key_type, bundle, self.issuer.directory_url, self.account.name)
+        wanted.folder.pending.clear()
+
+    async def _make_key(self, wanted: Wanted) -> None:
+        """A fresh key, on disk before its order is made; one that was never used is taken up."""
+        pending = wanted.folder.pending
+        there = pending.key_pem()
+        if there is not None and _is_type(there, wanted.key_type):
+            return
+        await asyncio.to_thread(lambda: pending.save_key(new_key(wanted.key_type)))
+
+    async def _order(self, wanted: Wanted) -> Order:
+        self._note(wanted, None)
+        identifiers = [Identifier("ip" if n.is_ip else "dns", n.value) for n in wanted.names]
+        order = await self.client.new_order(identifiers, profile=await self._profile(wanted))
+        self._note(wanted, order)
+        return order
+
+    async def _profile(self, wanted: Wanted) -> str | None:
+        """The profile, as far as the CA has it or it is required."""
+        profile = wanted.profile
+        directory = await self.client.directory()
+        if profile is None or profile in directory.profiles or self.issuer.profile_required:
+            return profile
+        self.log.warn(
+            f'{self.issuer.name} has no profile "{profile}", it is left out; there'
+            f" {'are' if directory.profiles else 'is'} {', '.join(directory.profiles) or 'none'}"
+        )
+        return None
+
+    def _note(self, wanted: Wanted, order: Order | None) -> None:
+        """How far the order is; without one it is about to be made."""
+        wanted.folder.pending.save_order(
+            PendingOrder(
+                directory_url=self.issuer.directory_url,
+                names=frozenset(wanted.values),
+                key_type=wanted.key_type,
+                profile=wanted.profile,
+                account_url=self.client.account_url,
+                order_url=order.url if order else None,
+                finalize_url=order.finalize if order else None,
+                expires=order.expires if order else None,
+            )
+        )
+
+    async def _taken_up(self, wanted: Wanted) -> Order | None:
+        """The order that an earlier run left, if it can still become this certificate."""
+        left = wanted.folder.pending.order()
+        if left is None or left.order_url is None:
+            return None
+        if left.directory_url != self.issuer.directory_url:
+            wanted.folder.pending.clear()
+            return None
+        order = await self._ask_for(left.order_url)
+        if order is not None and self._fits(left, wanted):
+            return order
+        if order is not None:
+            await abandon(self.client, order)
+        wanted.folder.pending.clear()
+        return None
+
+    def _fits(self, left: PendingOrder, wanted: Wanted) -> bool:
+        same = (frozenset(wanted.values), wanted.key_type, wanted.profile, self.client.account_url)
+        return (left.names, left.key_type, left.profile, left.account_url) == same
+
+    async def _ask_for(self, url: str) -> Order | None:
+        """An order of earlier; None where the CA has no use for it any more."""
+        try:
+            order = await self.client.order(url)
+        except Problem as problem:
+            if problem.status in {403, 404, 410}:
+                return None
+            raise
+        over = order.expires is not None and order.expires <= self.now()
+        usable = order.status is not OrderStatus.INVALID and (
+            not over or order.status is OrderStatus.VALID
+        )
+        return order if usable else None
+
+
+def _is_type(key_pem: bytes, key_type: str) -> bool:
+    try:
+        return key_type_of(key_pem) == key_type
+    except BadBundle:
+        return False

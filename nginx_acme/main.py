@@ -1,0 +1,55 @@
+"""The story of every start: who is meant, and does it concern us at all.
+
+    argv -> CommandLine -> nginx answers itself    exec nginx with the same argv
+                        -> a word of ours          the command of that name
+                        -> start, -t, -T, -s       `start`, which execs nginx in the end
+
+Light: what a start without work does not need is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+from nginx_acme import commandline
+from nginx_acme.process import (
+    ask_nginx,
+    become,
+    end_on_signals,
+    error_log_path,
+    find_nginx,
+    found_environ,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nginx_acme.log import Log
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -> int:
+    """Do what `argv` asks for; returns only where nginx doesn't take our place.
+
+    Raises:
+        NginxAcmeError: one sentence for the operator.
+    """
+    signals = end_on_signals()
+    command = commandline.parse(argv)
+    nginx = ask_nginx(find_nginx(environ, this))
+    if command.action == commandline.PASS:
+        become(nginx.path, command.argv, found_environ(), signals)
+    log.add_file(error_log_path(nginx, command, None))
+
+    from nginx_acme.launch import Launch
+
+    launch = Launch(command, nginx, environ, signals, log)
+    if command.action == commandline.COMMAND:
+        from nginx_acme.commands import run
+
+        return run(launch)
+    from nginx_acme import start
+
+    if command.action == commandline.START:
+        start.start(launch)
+    if command.action == commandline.SIGNAL:
+        return start.signal(launch)
+    return start.test(launch)

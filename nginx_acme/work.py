@@ -1,0 +1,87 @@
+"""What is left to do for a generation, after its start: the part of a plan that outlives it.
+
+`renew` works from the generation that nginx runs, never from the user's files: only the
+operator's reload activates edits. The generated text no longer says what was planned, so the
+plan's part that matters later lies beside each generation as JSON. Nothing in it is secret.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from nginx_acme.errors import StateError
+from nginx_acme.identifiers import Name
+from nginx_acme.nginx.listen import Address, Listen
+from nginx_acme.nginx.source import Place
+from nginx_acme.plan import Certificate, Issuer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nginx_acme.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Which certificates a generation shows, and how its nginx is reached.
+
+    `options` are nginx's arguments that say which instance is meant (`-p`, `-c` of the user's
+    file, `-e`, `-g`), `answering` the addresses where nginx answers challenges.
+    """
+
+    nginx: str
+    options: tuple[str, ...]
+    pid_file: str
+    error_log: str | None
+    certificates: tuple[Certificate, ...]
+    answering: tuple[Listen, ...]
+
+
+def work_of(
+    plan: Plan, *, nginx: str, options: tuple[str, ...], pid_file: str, error_log: str | None
+) -> Work:
+    """What a plan leaves to do."""
+    return Work(nginx, options, pid_file, error_log, plan.certificates, plan.listens)
+
+
+def to_json(work: Work) -> bytes:
+    """The text for `from_json`; sets are lists, everything else keeps its shape."""
+    return json.dumps(asdict(work), default=sorted, indent=1).encode("utf-8", "surrogateescape")
+
+
+def from_json(text: bytes, path: str) -> Work:
+    """What `to_json` wrote; `path` is where, for the message.
+
+    Raises:
+        StateError: it is something else.
+    """
+    try:
+        data = json.loads(text.decode("utf-8", "surrogateescape"))
+        return Work(
+            nginx=data["nginx"],
+            options=tuple(data["options"]),
+            pid_file=data["pid_file"],
+            error_log=data["error_log"],
+            certificates=tuple(map(_certificate, data["certificates"])),
+            answering=tuple(map(_listen, data["answering"])),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateError(f'"{path}" is damaged, reload nginx to write it anew', path) from error
+
+
+def _certificate(data: Mapping[str, Any]) -> Certificate:
+    issuer = data["issuer"]
+    return Certificate(
+        issuer=Issuer(**{**issuer, "contacts": tuple(issuer["contacts"])}),
+        names=tuple(Name(*name) for name in data["names"]),
+        profile=data["profile"],
+        key_types=tuple(data["key_types"]),
+        places=tuple(Place(**place) for place in data["places"]),
+        optional=frozenset(data["optional"]),
+    )
+
+
+def _listen(data: Mapping[str, Any]) -> Listen:
+    return Listen(**{**data, "address": Address(*data["address"])})
