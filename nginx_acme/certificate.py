@@ -48,8 +48,14 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 TEMPORARY_LIFE = timedelta(days=90)
 TEMPORARY_NAME = "nginx-acme temporary certificate"
-TEMPORARY_MARK = x509.ObjectIdentifier("2.25.336214013471085034213157158187229011427")
-"""Of a random UUID (ITU-T X.667), so nobody else's; the extension's value is NULL."""
+TEMPORARY_MARK = x509.ObjectIdentifier(
+    "1.2.840.113556.1.8000.2554.60631.63451.46223.18690.34910.11111190.4628827"
+)
+"""A random UUID in pieces, below the arc that Microsoft gives away for that; the value is NULL.
+
+The arc for whole UUIDs (2.25, ITU-T X.667) needs numbers of 128 bits, which older releases of the
+library can't read.
+"""
 
 _NULL = b"\x05\x00"
 _CURVES: dict[str, type[ec.EllipticCurve]] = {
