@@ -25,7 +25,7 @@ _END = re.compile(r"\nnginx: (?:the )?configuration file .*", re.DOTALL)
 
 
 class Argument(NamedTuple):
-    """An argument as nginx read it, in lower case; `line` is that of the end of the directive."""
+    """An argument as nginx read it, in `ascii_lower`; `line` is that of the end of the directive."""
 
     name: str
     argument: str
@@ -90,6 +90,11 @@ class Oracle:
     def _complaint(self, answer: str) -> str | None:
         found = _COMPLAINT.search(answer)
         return _END.sub("", found[1]).replace(f"{self.folder}/", "") if found else None
+
+
+def ascii_lower(text: str) -> str:
+    """`text` with the capital letters that nginx knows in lower case."""
+    return re.sub("[A-Z]+", lambda letters: letters[0].lower(), text)
 
 
 def _decode(answer: bytes) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import OPAQUE, Include, parse, read_source
-from tests.nginx.oracle import Argument
+from tests.nginx.oracle import Argument, ascii_lower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +90,7 @@ def arguments(text: str) -> list[Argument] | str:
         if complaint(text[: brace.end()]).startswith(END_OF_BLOCK):
             return f'unexpected "{{" in text.conf:{line_of(text, brace.start())}'
     return complaint(text) or [
-        Argument(directive.name, lower(argument), line_of(text, directive.end))
+        Argument(directive.name, ascii_lower(argument), line_of(text, directive.end))
         for directive in parse(text, "text.conf")
         for argument in directive.args
     ]
@@ -108,11 +108,6 @@ def complaint(text: str, path: str = "text.conf") -> str:
 def line_of(text: str, offset: int) -> int:
     """The line of an offset, counted in the simplest way."""
     return text[:offset].count("\n") + 1
-
-
-def lower(text: str) -> str:
-    """`text` as nginx puts ASCII in lower case."""
-    return re.sub("[A-Z]+", lambda letters: letters[0].lower(), text)
 
 
 PIECES = (
