@@ -304,10 +304,14 @@ def _refreshed(folder: CertificateFolder, held: disk.Lock) -> disk.Lock:
 
 
 def _real_bundles(folder: CertificateFolder) -> Iterator[Bundle]:
+    """What can be served from a folder.
+
+    The one before, too: the current one may be damaged, or have given way to a nearer one.
+    """
     for key_type in KEY_TYPES:
-        bundle = folder.read(key_type)
-        if bundle is not None and not bundle.facts.temporary:
-            yield bundle
+        for bundle in (folder.read(key_type), folder.previous(key_type)):
+            if bundle is not None and not bundle.facts.temporary:
+                yield bundle
 
 
 def _rank(

@@ -512,11 +512,32 @@ def test_a_temporary_certificate_is_never_the_nearest(store: Store) -> None:
 
 
 def test_a_damaged_bundle_is_never_the_nearest(store: Store) -> None:
-    """What nginx couldn't start with is as good as absent."""
+    """What nginx couldn't start with is as good as absent; then the one before it is near."""
     folder = store.create(WANTED, ALL)
-    folder.install("ecdsa:256", issue(ALL), CA)
+    first, second = issue(ALL), issue(ALL)
+    folder.install("ecdsa:256", first, CA)
     Path(folder.bundle_path("ecdsa:256")).write_bytes(b"damaged")
     assert reopened(store).nearest(WANTED, "ecdsa:256", NOW) is None
+    folder.install("ecdsa:256", first, CA)
+    folder.install("ecdsa:256", second, CA)
+    Path(folder.bundle_path("ecdsa:256")).write_bytes(b"damaged")
+    again = reopened(store)
+    assert again.nearest(WANTED, "ecdsa:256", NOW) == first
+    found = again.find(WANTED)
+    assert found is not None
+    found.place_nearest("ecdsa:256", first)
+    assert found.read("ecdsa:256") == first
+    assert found.own("ecdsa:256") is None, "it is served, and a new one is asked for"
+
+
+def test_an_expired_certificate_that_gave_way_is_near_again(store: Store) -> None:
+    """When the nearer one has expired as well, the one with the right names is served."""
+    expired = issue(ALL, since=EXPIRED)
+    folder = store.create(WANTED, ALL)
+    folder.install("ecdsa:256", expired, CA)
+    folder.place_nearest("ecdsa:256", issue(TWO, days=1))
+    later = NOW + timedelta(days=2)
+    assert reopened(store).nearest(WANTED, "ecdsa:256", later) == expired
 
 
 def test_a_new_certificate_counts_at_once(store: Store) -> None:
