@@ -17,11 +17,11 @@ Every word is found by one regular expression that follows `ngx_conf_read_token(
 
 The obvious design was tried first: crossplane's lexer. It glues ``${a} b`` together, ends a word
 at any ``}``, takes a no-break space for a separator, accepts a block without its last ``;`` and
-text right after a closing quote, knows no columns, and reads 3 MB/s. Now it is an oracle of the
-tests, for what it reads right.
+text right after a closing quote, knows no columns, and takes three to four times as long. Now it
+is an oracle of the tests, for what it reads right.
 
 Text is the file's bytes as UTF-8 with `surrogateescape`, so any byte survives; offsets are
-indexes into it. Nothing here recurses, for nginx bears blocks nested thousands deep.
+indexes into it. Nothing here recurses, so no nesting is too deep.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ class Source:
 
     @property
     def folder(self) -> str:
-        """The folder of the main file, without its last slash: relative includes begin here."""
-        return self.main.rpartition("/")[0]
+        """The folder of the main file, without a slash at its end; there relative includes begin."""
+        return self.main.rpartition("/")[0] or "/"
 
     def expand(self, block: Iterable[Directive]) -> Iterator[Directive]:
         """The directives of `block`, with the directives of the files in place of an `include`."""

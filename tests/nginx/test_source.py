@@ -360,9 +360,9 @@ def test_includes_are_relative_to_the_main_file() -> None:
 
 
 def test_main_file_in_the_root() -> None:
-    """The folder of a main file in the root is empty, so that folder, slash, name is a path."""
+    """A main file may be in the root, and what it includes has one slash."""
     source = read({"/nginx.conf": "include a;", "/a": "b;"}, "/nginx.conf")
-    assert (source.folder, tree(source)) == ("", ["b"])
+    assert (source.folder, tree(source)) == ("/", ["b"])
 
 
 def test_include_of_a_pattern() -> None:
