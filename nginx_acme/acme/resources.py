@@ -36,7 +36,13 @@ NO_TYPE = "about:blank"
 """The type of a problem that says no more than its HTTP status (RFC 7807 §4.2)."""
 
 _PROBLEM_TYPES = "urn:ietf:params:acme:error:"
-_HTTPS = re.compile(rf"https://[!-~]{{1,{LONGEST_TEXT}}}", re.IGNORECASE)
+_HTTPS = re.compile(
+    r"https://"
+    r"(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:[/?][!-~]*)?",
+    re.IGNORECASE,
+)
 _TOKEN = re.compile(r"[-_A-Za-z0-9]{16,128}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _NEVER = timedelta(seconds=1e9)
@@ -83,6 +89,12 @@ class AccountStatus(StrEnum):
     VALID = "valid"
     DEACTIVATED = "deactivated"
     REVOKED = "revoked"
+
+
+_ENDED = frozenset(
+    {AuthorizationStatus.DEACTIVATED, AuthorizationStatus.EXPIRED, AuthorizationStatus.REVOKED}
+)
+"""What becomes of authorizations, and what some CAs (pebble up to 2.4) say of their order, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +195,8 @@ class Order:
     def from_json(cls, value: object, *, url: str, retry_after: datetime | None = None) -> Self:
         """Read an order object; its URL is what was asked, or the Location of a new one."""
         order = _Fields("order", value)
-        status = order.status(OrderStatus)
+        ended = order.text("status") in _ENDED
+        status = OrderStatus.INVALID if ended else order.status(OrderStatus)
         certificate = order.url if status is OrderStatus.VALID else order.optional_url
         return cls(
             url=url,
@@ -333,8 +346,13 @@ def http_date(value: str | None) -> datetime | None:
 
 
 def is_https(url: str) -> bool:
-    """Whether this is a URL that may be requested (RFC 8555 §6.1): https, visible ASCII."""
-    return _HTTPS.fullmatch(url) is not None
+    """Whether this is a URL that may be requested (RFC 8555 §6.1): https, and well formed.
+
+    What is let through here goes to a resolver and a socket, which have their own ways to fail
+    with an empty label or a port of 99999.
+    """
+    found = _HTTPS.fullmatch(url) if len(url) <= LONGEST_TEXT else None
+    return found is not None and int(found["port"] or 443) < 1 << 16
 
 
 def plain(text: str) -> str:

@@ -220,6 +220,12 @@ def test_order_extensions() -> None:
     assert (order.replaces, order.profile) == ("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE", "x")
 
 
+@pytest.mark.parametrize("status", ["invalid", "deactivated", "expired", "revoked"])
+def test_order_that_ended(status: str) -> None:
+    """RFC 8555 §7.1.6: an order without its authorizations is invalid, whatever a CA calls it."""
+    assert read_order(ORDER | {"status": status}).status is OrderStatus.INVALID
+
+
 def test_authorization() -> None:
     """RFC 8555 §7.1.4."""
     authorization = read_authorization(AUTHORIZATION)
@@ -553,6 +559,13 @@ def test_always_plain(text: str) -> None:
         pytest.param("HTTPS://ca.example", True, id="upper case"),
         pytest.param("https://[::1]:14000/dir", True, id="address"),
         pytest.param("http://ca.example/dir", False, id="http"),
+        pytest.param("https://my_ca:8443?dir", True, id="port and query"),
+        pytest.param("https://ca.example:99999/", False, id="no such port"),
+        pytest.param("https://ca.example:/", False, id="empty port"),
+        pytest.param("https://ca..example/", False, id="empty label"),
+        pytest.param(f"https://{'a' * 64}.example/", False, id="long label"),
+        pytest.param("https://user:secret@ca.example/", False, id="password"),
+        pytest.param("https://ca.example/#x", True, id="fragment"),
         pytest.param("https://", False, id="no host"),
         pytest.param("https://ca.example/a b", False, id="space"),
         pytest.param("https://ca.example/\n", False, id="newline"),
