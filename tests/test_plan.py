@@ -1,0 +1,191 @@
+"""What follows from a configuration, where the generated text doesn't show it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nginx_acme.nginx.source import Source, read_source
+from nginx_acme.plan import Facts, Plan, concerns_us, make_plan
+from nginx_acme.work import from_json, to_json, work_of
+
+MAIN = "/etc/nginx/nginx.conf"
+TLS = "listen 443 ssl; server_name example.com; acme;"
+
+
+def read(text: str) -> Source:
+    """A configuration of one file."""
+    return read_source(MAIN, lambda _: text.encode(), lambda _: [])
+
+
+def plan_of(http: str, main: str = "") -> Plan:
+    """The plan of a configuration."""
+    text = f"{main} events {{}} http {{ {http} }}"
+    return make_plan(read(text), Facts((1, 30, 0), "host.example.com"))
+
+
+@pytest.mark.parametrize(
+    ("http", "expected"),
+    [
+        pytest.param(f"server {{ {TLS} }}", False, id="nothing else"),
+        pytest.param(
+            f"server {{ listen 80; return 301 https://$host$request_uri; }} server {{ {TLS} }}",
+            False,
+            id="a redirect",
+        ),
+        pytest.param(
+            "server { listen 80; location /.well-known/acme-challenge/ { root /srv; }"
+            f" location / {{ return 301 https://x; }} }} server {{ {TLS} }}",
+            False,
+            id="a redirect with certbot's location",
+        ),
+        pytest.param(
+            f"server {{ listen 80; root /srv; }} server {{ {TLS} }}", True, id="a plain site"
+        ),
+        pytest.param(
+            f"server {{ listen 8080; location / {{ proxy_pass http://x; }} }}server {{ {TLS} }}",
+            True,
+            id="a plain proxy on another port",
+        ),
+        pytest.param(
+            f"server {{ listen 80; {TLS} root /srv; }}", True, id="one server for both ports"
+        ),
+        pytest.param(
+            "server { listen 8443 ssl; ssl_certificate a; ssl_certificate_key a; }"
+            f"server {{ {TLS} }}",
+            True,
+            id="a TLS site with its own certificate",
+        ),
+    ],
+)
+def test_serves_already(http: str, expected: bool) -> None:  # noqa: FBT001
+    """A start waits only where nobody would miss anything meanwhile."""
+    assert plan_of(http).serves_already is expected
+
+
+def test_stream_is_served_already() -> None:
+    """A stream server without `acme` is kept waiting for nothing."""
+    main = "stream { server { listen 53; proxy_pass 127.0.0.1:5353; } }"
+    assert plan_of(f"server {{ {TLS} }}", main).serves_already
+
+
+def test_settings() -> None:
+    """Settings may stand in the main context and in http."""
+    plan = plan_of(
+        f"acme_start_wait 1m; acme_redirect off; server {{ {TLS} }}", "acme_state_path state/here;"
+    )
+    assert plan.settings.state_path == "/etc/nginx/state/here"
+    assert plan.settings.start_wait == 60
+    assert plan.settings.redirect is False
+
+
+def test_default_issuer() -> None:
+    """An issuer named `default` is that of `acme` without a name."""
+    declared = "acme_issuer default { uri https://ca.example.com/dir; }"
+    (certificate,) = plan_of(f"{declared} server {{ {TLS} }}").certificates
+    assert certificate.issuer.directory_url == "https://ca.example.com/dir"
+    assert not certificate.issuer.public
+    assert not certificate.issuer.accept_terms
+
+
+def test_built_in_issuer_with_more() -> None:
+    """A built-in issuer that is declared again stays what it is, with what is added."""
+    declared = "acme_issuer letsencrypt { contact a@example.com; profile shortlived; }"
+    (certificate,) = plan_of(f"{declared} server {{ {TLS} }}").certificates
+    assert certificate.issuer.contacts == ("mailto:a@example.com",)
+    assert certificate.issuer.public
+    assert certificate.issuer.accept_terms
+    assert certificate.profile == "shortlived"
+
+
+def test_built_in_name_with_another_uri() -> None:
+    """Another `uri` under a built-in name is another authority, with terms of its own."""
+    declared = "acme_issuer letsencrypt { uri https://ca.example.com/dir; }"
+    (certificate,) = plan_of(f"{declared} server {{ {TLS} }}").certificates
+    assert not certificate.issuer.public
+    assert not certificate.issuer.accept_terms
+
+
+def test_reordered_names_are_the_same_certificate() -> None:
+    """What makes a certificate is the set of its names."""
+    one = plan_of("server { listen 443 ssl; server_name a.example.com b.example.com; acme; }")
+    two = plan_of("server { listen 443 ssl; server_name B.example.com a.example.com.; acme; }")
+    assert one.certificates[0].identity == two.certificates[0].identity
+
+
+def test_key_types_of_all_servers() -> None:
+    """Servers that share a certificate get the key types that each asks for."""
+    plan = plan_of(
+        "server { listen 443 ssl; server_name example.com; acme key=rsa:2048; }"
+        "server { listen 444 ssl; server_name example.com; acme key=ecdsa:256 key=rsa:2048; }"
+    )
+    assert [c.key_types for c in plan.certificates] == [("rsa:2048", "ecdsa:256")]
+    assert [m.key_types for m in plan.managed] == [("rsa:2048",), ("ecdsa:256", "rsa:2048")]
+
+
+@pytest.mark.parametrize(
+    ("names", "optional"),
+    [
+        pytest.param(".example.com", {"www.example.com"}, id="added by us"),
+        pytest.param(".example.com www.example.com", set(), id="said, too"),
+    ],
+)
+def test_optional_names(names: str, optional: set[str]) -> None:
+    """`www` of a leading dot is asked for if it has an address; one that is said always is."""
+    plan = plan_of(f"server {{ listen 443 ssl; server_name {names}; acme; }}")
+    assert plan.certificates[0].optional == optional
+
+
+@pytest.mark.parametrize(
+    ("names", "left", "warning"),
+    [
+        pytest.param("example.com localhost", ["example.com"], '"localhost"', id="no dot"),
+        pytest.param("example.com ~^x", ["example.com"], "regular expression", id="regex"),
+        pytest.param("example.com www.example.*", ["example.com"], "wildcard", id="trailing"),
+        pytest.param("$hostname", ["host.example.com"], None, id="the host's name"),
+        pytest.param("_ '' example.com", ["example.com"], None, id="no names"),
+        pytest.param("bücher.de", ["xn--bcher-kva.de"], None, id="U-label"),
+    ],
+)
+def test_what_is_left_out(names: str, left: list[str], warning: str | None) -> None:
+    """What can't be certified is left out, with a warning that says why."""
+    plan = plan_of(f"server {{ listen 443 ssl; server_name {names}; acme; }}")
+    assert [name.value for name in plan.certificates[0].names] == left
+    assert [warning is not None and warning in text for text, _ in plan.warnings] == [True] * (
+        warning is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("http { server { acme; } }", True, id="acme"),
+        pytest.param("http { acme_contact a@b; }", True, id="a setting alone"),
+        pytest.param("http { server { acme off; } }", True, id="off alone"),
+        pytest.param("http { map $a $b { acme 1; } }", False, id="a key of a map"),
+        pytest.param("http { types { acme acme; } }", False, id="a type"),
+        pytest.param("http { # acme;\n }", False, id="a comment"),
+        pytest.param("http { acme_client x https://x; server { acme x; } }", False, id="Angie's"),
+        pytest.param(
+            "http { acme_issuer x { uri https://x; } server { acme_certificate x; } }",
+            False,
+            id="nginx's own module",
+        ),
+        pytest.param("http { server { server_name acme.example.com; } }", False, id="a name"),
+    ],
+)
+def test_concerns_us(text: str, expected: bool) -> None:  # noqa: FBT001
+    """Whatever has no directive of ours goes to nginx untouched."""
+    assert concerns_us(read(text)) is expected
+
+
+def test_work_survives_json() -> None:
+    """What is left to do reads back as it was written."""
+    plan = plan_of(
+        "acme_issuer corp { uri https://ca.example.com/dir; contact a@b.c; }"
+        "server { listen 443 ssl; server_name .example.com; acme key=rsa:2048 profile=x; }"
+        "server { listen 443 ssl; server_name printer 10.0.0.1 bücher.de; acme corp; }"
+    )
+    work = work_of(
+        plan, nginx="/usr/sbin/nginx", options=("-c", MAIN), pid_file="/run/p", error_log=None
+    )
+    assert from_json(to_json(work), "x") == work
