@@ -292,7 +292,7 @@ class FakeCa(httpx.AsyncBaseTransport):
     async def _answer(
         self, request: httpx.Request, resource: str, argument: str, content: bytes
     ) -> Reply:
-        if "nginx-acme" not in request.headers.get("user-agent", ""):
+        if request.method == "POST" and not request.headers.get("user-agent"):
             raise Refusal(400, "malformed", "No User-Agent")
         match request.method, resource:
             case "GET", "directory":

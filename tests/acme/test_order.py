@@ -483,7 +483,7 @@ def test_issuance_fails() -> None:
         "detail": "CAA forbids it",
         "identifier": {"type": "dns", "value": NAME},
     }
-    failed = virtual_time.run(scenario(broken | {"subproblems": [caa]}))
+    failed = virtual_time.run(scenario(broken | {"subproblems": [{"detail": "of no name"}, caa]}))
     assert str(failed) == f"{NAME}: CAA forbids it (caa)"
 
 

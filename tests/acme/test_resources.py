@@ -339,7 +339,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from(["type", "detail", "title", "status", "identifier", "subproblems"]),
@@ -514,7 +514,7 @@ def test_wrong(read: Callable[[object], object], value: object, words: str) -> N
     "read",
     [Directory.from_json, read_account, read_order, read_authorization, Challenge.from_json],
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_anything(read: Callable[[object], object], data: st.DataObject) -> None:
     """Of any JSON, an answer is made or an UnexpectedAnswer; nothing else can happen."""
@@ -544,7 +544,7 @@ def test_plain(text: str, expected: str) -> None:
     assert plain(text) == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.text())
 def test_always_plain(text: str) -> None:
     """A plain text stays as it is."""
@@ -610,7 +610,7 @@ def test_retry_after(value: str | None, date: datetime | None, seconds: int | No
     assert retry_after(value, now=NOW, date=date) == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.text())
 def test_any_retry_after(value: str) -> None:
     """No header can do worse than to say nothing."""
