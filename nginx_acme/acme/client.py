@@ -462,6 +462,8 @@ def _words(error: httpx.RequestError) -> tuple[str, bool]:
         match cause:
             case ssl.SSLCertVerificationError():
                 return f"not to be trusted: {cause.verify_message}", True
+            case ssl.SSLEOFError():
+                return "the connection was closed", False
             case ssl.SSLError() if cause.reason:
                 return f"no TLS: {cause.reason.lower().replace('_', ' ')}", True
             case socket.gaierror():

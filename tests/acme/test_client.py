@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -673,6 +674,11 @@ REFUSED = ConnectionRefusedError(111, "Connect call failed ('192.0.2.1', 443)")
         pytest.param(REFUSED, "Connection refused", id="refused"),
         pytest.param(
             ExceptionGroup("several", [REFUSED, OSError(101, "")]), "Connection refused", id="group"
+        ),
+        pytest.param(
+            ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+            "the connection was closed",
+            id="closed",
         ),
         pytest.param(
             socket.gaierror(-2, "Name or service not known"), "Name or service not known", id="name"
