@@ -38,11 +38,26 @@ BACKLOG = 511  # as nginx
 
 _TOKEN = re.compile(r"[-_A-Za-z0-9]{16,128}")
 
-_CHILD = (
-    "import sys; sys.path[:] = sys.argv[2:];"
-    " from nginx_acme.challenges.server import serve; serve(sys.argv[1])"
-)
-"""Not ``-m``: isolated (-I), it would not find what is installed for one user alone."""
+_CHILD = """
+import _thread, os, select, sys
+
+def end_with_the_launcher():
+    line = select.poll()
+    line.register(0, 0)
+    line.poll()
+    os._exit(0)
+
+_thread.start_new_thread(end_with_the_launcher, ())
+sys.path[:] = sys.argv[2:]
+from nginx_acme.challenges.server import serve
+serve(sys.argv[1])
+"""
+"""Not ``-m``: isolated (-I), it would not find what is installed for one user alone.
+
+A thread sees the launcher's end (which poll tells unasked) from the start. As long as the imports
+take, a launcher that is killed and started again would find the addresses taken, and leave them
+out of nginx's configuration.
+"""
 
 
 def _check_token(token: str) -> None:

@@ -401,6 +401,19 @@ class TestLife:
         wait_for(lambda: not listens(port), what="the free address")
         wait_for(lambda: is_gone(child), what="the end of the server's process")
 
+    def test_killed_launcher_of_a_server_that_imports(self, port: int, tmp_path: Path) -> None:
+        """The next launcher finds the addresses free, also when the server was not up yet."""
+        (tmp_path / "aiohttp.py").write_text("import time\ntime.sleep(60)\n")
+        launcher = subprocess.Popen(
+            [sys.executable, "-c", HASTY_LAUNCHER, str(port), str(tmp_path)], stdout=subprocess.PIPE
+        )
+        with launcher:
+            assert launcher.stdout is not None
+            child = int(launcher.stdout.readline())
+            launcher.kill()
+        wait_for(lambda: is_gone(child), what="the end of the server's process")
+        socket.create_server(("127.0.0.1", port)).close()
+
 
 LAUNCHER = """
 import asyncio, sys, time
@@ -409,6 +422,18 @@ from nginx_acme.nginx.listen import parse_listen
 responder, refused = Responder.bind(parse_listen([f"127.0.0.1:{sys.argv[1]}"]))
 responder.start()
 asyncio.run(responder.present("a" * 43, "x"))
+print(responder._child._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+HASTY_LAUNCHER = """
+import sys, time
+from nginx_acme.challenges.http01 import Responder
+from nginx_acme.nginx.listen import parse_listen
+responder, refused = Responder.bind(parse_listen([f"127.0.0.1:{sys.argv[1]}"]))
+sys.path.insert(0, sys.argv[2])
+responder.start()
 print(responder._child._process.pid, flush=True)
 time.sleep(60)
 """
