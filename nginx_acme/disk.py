@@ -277,6 +277,8 @@ def _leftovers(folder: str) -> Iterator[str]:
 class Lock:
     """A lock that is held, until the end of its `with`, `release`, or the end of the process.
 
+    Held by one, or shared by any number who keep that one out.
+
     Not taken over by a child: the lock is given back by name, whatever descriptors of it a
     forked child still has open.
     """
@@ -306,18 +308,23 @@ class Lock:
         self.release()
 
 
-def lock(path: str, *, wait: float) -> Lock:
+def lock(path: str, *, wait: float, shared: bool = False) -> Lock:
     """Take the lock `path` (a file in a folder that exists), waiting `wait` seconds at most.
 
     This blocks, so an event loop asks `try_lock` again and again instead. A thread would do for
     the waiting, but a task that is cancelled meanwhile could not give back what its thread gets.
+
+    Args:
+        path: made if need be.
+        wait: seconds.
+        shared: others who want it shared may have it, too.
 
     Raises:
         StateError: the wait is over; the message names who holds it and since when.
     """
     end = time.monotonic() + wait
     while True:
-        held = try_lock(path)
+        held = try_lock(path, shared=shared)
         if held is not None:
             return held
         left = end - time.monotonic()
@@ -326,13 +333,14 @@ def lock(path: str, *, wait: float) -> Lock:
         time.sleep(min(_POLL, left))
 
 
-def try_lock(path: str) -> Lock | None:
+def try_lock(path: str, *, shared: bool = False) -> Lock | None:
     """Take the lock `path` now; None where somebody holds it, in this process or another."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with _Doing("lock", path):
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 if _is_still(path, descriptor):
                     _sign(descriptor)
                     return Lock(path, descriptor)

@@ -118,7 +118,8 @@ async def through_nginx(
     def armed(account: AccountFolder) -> Solver:
         return Armed(scene.store.make_challenges(account.name))
 
-    return await reconcile(certificates, _ports(scene, armed, listens), force=force)
+    with scene.store.lock_challenges():
+        return await reconcile(certificates, _ports(scene, armed, listens), force=force)
 
 
 def _ports(

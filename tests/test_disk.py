@@ -315,6 +315,15 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert caught.value.path == str(path)
 
 
+def test_a_shared_lock(tmp_path: Path) -> None:
+    """Any number may share it; they and who wants it alone keep each other out."""
+    path = str(tmp_path / "lock")
+    with disk.lock(path, wait=0, shared=True), disk.lock(path, wait=0, shared=True):
+        assert disk.try_lock(path) is None
+    with disk.lock(path, wait=0):
+        assert disk.try_lock(path, shared=True) is None
+
+
 def test_one_task_at_a_time(tmp_path: Path) -> None:
     """Several certificates are worked on in one process, so a lock counts inside of it, too."""
     path = str(tmp_path / "lock")

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from glob import glob
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
@@ -70,6 +71,11 @@ _MODES = (
     ("public/challenges", 0o711),
 )
 _CHALLENGES_MODE = 0o711
+_SWEPT = (
+    *("", "accounts", "accounts/*", "certificates", "instances/*", "instances/*/generations"),
+    *("local", "public", "public/challenges/*"),
+)
+"""Where a killed process may leave something unfinished; the rest is swept when it is written."""
 _LOCK_WAIT = 10.0  # seconds
 _RIGHT, _PARTIAL, _EXPIRED = 3, 2, 1
 
@@ -117,10 +123,27 @@ class Store:
             disk.make_folder(self._path(name), mode)
         if disk.read(self._path("layout")) is None:
             disk.replace(self._path("layout"), b"%d\n" % LAYOUT, mode=0o644, durable=True)
-        for name in ("", "accounts", "certificates"):
-            disk.sweep(self._path(name))
+        self._sweep()
         disk.probe_writable(self._path("certificates"))
         self._access.writable = True
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left: what is unfinished, and challenges of nobody."""
+        for pattern in _SWEPT:
+            for folder in glob(pattern, root_dir=self.root) if pattern else [""]:
+                disk.sweep(self._path(folder))
+        armed = self._armed()
+        held = disk.try_lock(self._challenges_lock) if armed else None
+        if held is None:
+            return
+        with held:
+            for path in armed:
+                disk.remove(path)
+
+    def _armed(self) -> list[str]:
+        folders = (self.challenges(name) for name in disk.names_in(self._path("public/challenges")))
+        paths = [os.path.join(folder, name) for folder in folders for name in disk.names_in(folder)]
+        return [path for path in paths if os.path.isfile(path)]
 
     # Certificates
 
@@ -259,6 +282,14 @@ class Store:
 
     # Locks; who needs two takes them in this order
 
+    def lock_challenges(self, *, wait: float = _LOCK_WAIT) -> disk.Lock:
+        """Have a share in the lock of all challenges, as long as some of ours may be armed.
+
+        Whoever opens the store meanwhile takes none of them for what a killed process left.
+        """
+        self._access.demand()
+        return disk.lock(self._challenges_lock, wait=wait, shared=True)
+
     def lock_certificate(self, folder: CertificateFolder, *, wait: float = _LOCK_WAIT) -> disk.Lock:
         """Take the lock of a certificate, as long as its order is worked on.
 
@@ -286,6 +317,10 @@ class Store:
         """Take the lock of an instance's generation, for milliseconds."""
         self._access.demand()
         return disk.lock(instance.generation_lock, wait=wait)
+
+    @property
+    def _challenges_lock(self) -> str:
+        return self._path("locks/challenges.lock")
 
     def _certificate_lock(self, folder: CertificateFolder) -> str:
         return self._path("locks", f"certificate-{folder.label}.lock")

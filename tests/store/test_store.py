@@ -162,6 +162,7 @@ def test_a_store_opened_for_reading_is_not_written(store: Store) -> None:
         folder.pending.clear,
         lambda: reading.create_account("ca", CA, b"", NOW),
         lambda: reading.make_challenges("ca"),
+        reading.lock_challenges,
         lambda: reading.lock_certificate(folder),
         lambda: reading.try_lock_certificate(folder),
         lambda: reading.lock_accounts(CA),
@@ -264,6 +265,40 @@ def test_a_full_disk_is_noticed_before_an_order(tmp_path: Path) -> None:
         assert {k: v for k, v in tree(folder).items() if "previous" not in k} == before
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def leave_behind(store: Store, *places: str) -> list[Path]:
+    """What a process leaves that was killed two hours ago, in these folders."""
+    left = [Path(store.root, place, ".nginx-acme-1-2") for place in places]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (time.time() - 7200,) * 2)
+    return left
+
+
+def test_opening_sweeps_what_killed_processes_left(store: Store) -> None:
+    """Nothing unfinished stays for ever, wherever the process was that was killed."""
+    left = leave_behind(
+        store,
+        *("", "accounts", "accounts/ca_12345678", "certificates", "local", "public"),
+        *("instances/nginx.conf-12345678", "instances/nginx.conf-12345678/generations"),
+        "public/challenges/ca_12345678",
+    )
+    reopened(store)
+    assert [path for path in left if path.exists()] == []
+
+
+def test_opening_disarms_challenges_of_nobody(store: Store) -> None:
+    """What a killed process has armed is disarmed by the next, but not what somebody works on."""
+    armed = Path(store.make_challenges("ca_12345678"), "a" * 43)
+    armed.touch()
+    with store.lock_challenges(wait=0), store.lock_challenges(wait=0):
+        reopened(store)
+        assert armed.exists()
+    reopened(store)
+    assert not armed.exists()
+    reopened(store).lock_challenges(wait=0).release()
 
 
 # Look-up
