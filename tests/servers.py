@@ -466,6 +466,22 @@ class Pebble:
         """The certificate (PEM) that signs the leaves, or its like in an alternate chain."""
         return self._managed(f"/intermediates/{chain}")
 
+    def hangs(self, seconds: float = 5) -> bool:
+        """Whether it runs and does not answer any more.
+
+        Some versions can deadlock where new orders meet looks at authorizations. What needs no
+        database (the directory, nonces) is answered all the same, so it is asked for a serial.
+        """
+        if self.server.returncode is not None:
+            return False
+        try:
+            self._managed("/cert-status-by-serial/0", seconds=seconds)
+        except TimeoutError:
+            return True
+        except ServerFailed:  # it answers that it has no such certificate
+            return False
+        return False
+
     def set_addresses(self, name: str, *addresses: str) -> None:
         """Let the DNS lead a name to these IPv4 addresses instead of 127.0.0.1."""
         self._post_dns("/add-a", {"host": f"{name}.", "addresses": list(addresses)})
@@ -474,9 +490,9 @@ class Pebble:
         """Let the DNS answer SERVFAIL for a name."""
         self._post_dns("/set-servfail", {"host": f"{name}."})
 
-    def _managed(self, path: str) -> bytes:
+    def _managed(self, path: str, *, seconds: float = 10) -> bytes:
         root = self.api_root.read_bytes()
-        answer = fetch(self._management, LOCALHOST, root, path=path)
+        answer = fetch(self._management, LOCALHOST, root, path=path, seconds=seconds)
         if answer.status != http.client.OK:
             raise ServerFailed(f"pebble answers {answer.status} to {path}")
         return answer.body
