@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 ONCE ?=
+ARGS ?=
 
 .PHONY: help
 help: ## List the targets
@@ -16,6 +17,10 @@ demo: system .venv/package ## Show it: a CA, nginx-acme on a small site, a verif
 .PHONY: test
 test: system check newer ## Install what is missing and run every test
 	$(BIN)/pytest -n 2 --dist loadgroup --cov
+
+.PHONY: bench
+bench: newer .venv/package ## Measure starts and issuing beside bare nginx (ARGS="--certificates 1,10")
+	@$(BIN)/python -u -m tests.bench $(ARGS)
 
 .PHONY: check
 check: venv ## Look at format, lint, types and layers

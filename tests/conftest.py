@@ -82,6 +82,12 @@ def each_pebble(
         yield server
 
 
+@pytest.fixture(scope="session")
+def newer_pebble() -> str:
+    """The path of the next release's pebble."""
+    return _need("newer", "pebble")
+
+
 @pytest.fixture
 def start_pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pebble]]:
     """Start a pebble with manners of the test's choice: `Pebble`'s arguments, without the folder.

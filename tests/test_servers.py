@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import ssl
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,19 @@ def test_failure_is_shown(tmp_path: Path) -> None:
     program = Program(["sh", "-c", "echo no luck; exit 3"], tmp_path / "log")
     with pytest.raises(ServerFailed, match=r"exit code 3\nno luck"):
         program.start(lambda: False)
+
+
+def test_pebble_hangs(start_pebble: Callable[..., Pebble]) -> None:
+    """A pebble that hangs is told from one that answers, and from one that has ended."""
+    pebble = start_pebble()
+    assert not pebble.hangs()
+    os.kill(pebble.server.pid, signal.SIGSTOP)
+    try:
+        assert pebble.hangs(0.1)
+    finally:
+        os.kill(pebble.server.pid, signal.SIGCONT)
+    pebble.stop()
+    assert not pebble.hangs()
 
 
 def test_pebble(each_pebble: Pebble) -> None:
