@@ -14,6 +14,7 @@ import ssl
 import sys
 import tempfile
 import textwrap
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,15 +120,18 @@ def _show(stack: ExitStack) -> NginxServer:
     launcher = Path(sys.executable).with_name("nginx-acme")
     server = NginxServer(folder, nginx_conf(site), binary=nginx, launcher=[str(launcher)])
     stack.callback(server.stop)
+    began = time.monotonic()
     server.start(60)
     print(_indented(server.server.output()))
     answer = _verified(server, tls_port, authority)
+    print(f"\nAnswer     {time.monotonic() - began:.1f} s later: https://{NAME}:{tls_port}/")
     root = folder / "root.pem"
     root.write_bytes(authority.root())
-    _print_answer(answer, tls_port, x509.load_pem_x509_certificate(root.read_bytes()))
+    _print_answer(answer, x509.load_pem_x509_certificate(root.read_bytes()))
     for generated in folder.glob("acme/instances/*/generated/nginx.conf"):
         print(f"Generated  {generated}")
-    print(f"Look       curl --cacert {root} https://{NAME}:{tls_port}/")
+    if not os.environ.get("ONCE"):
+        print(f"Look       curl --cacert {root} https://{NAME}:{tls_port}/")
     return server
 
 
@@ -144,7 +148,7 @@ def _pebble(stack: ExitStack, folder: Path, http_port: int) -> Authority | None:
     try:
         pebble = Pebble(folder / "pebble", http_port=http_port)
     except ServerMissing as missing:
-        print(f"CA         {missing}: the built-in issuer `local` takes its place")
+        print(f"CA         the built-in issuer `local`, since {missing}")
         return None
     stack.callback(pebble.stop)
     pebble.start()
@@ -185,12 +189,11 @@ def _words(server: NginxServer) -> str:
     return f"{server.server.output()}\n{server.error_log()}".strip()
 
 
-def _print_answer(answer: Answer, port: int, root: x509.Certificate) -> None:
+def _print_answer(answer: Answer, root: x509.Certificate) -> None:
     leaf = answer.leaf
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    top = _common_name(root.subject)
-    print(f"\nAnswer     {answer.status} from https://{NAME}:{port}/, verified with {top}")
-    print(f"           {answer.body.decode().strip()}")
+    print(f"           {answer.status} {answer.body.decode().strip()}")
+    print(f"Verified   with {_common_name(root.subject)}")
     print(f"Names      {', '.join(names.get_values_for_type(x509.DNSName))}")
     print(f"Issued by  {_common_name(leaf.issuer)}")
     print(f"Until      {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")

@@ -63,7 +63,7 @@ def find_program(name: str) -> str:
     """The absolute path of an installed program; sbin folders count even where PATH lacks them."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
     if path is None:
-        raise ServerMissing(f"{name} is not installed; `make system` says how")
+        raise ServerMissing(f"{name} is not installed (`make system` would)")
     return path
 
 

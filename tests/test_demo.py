@@ -45,7 +45,7 @@ def test_once() -> None:
     """It shows a verified answer with who issued the certificate, and leaves no folder."""
     ended = once()
     assert ended.returncode == 0, ended.stderr
-    assert "200 from https://localhost:" in ended.stdout
+    assert "200 Hello from nginx" in ended.stdout
     assert "Issued by  Pebble Intermediate CA" in ended.stdout
     assert not any(os.path.exists(word) for word in ended.stdout.split() if "-demo-" in word)
 
@@ -56,7 +56,7 @@ def test_without_pebble(tmp_path: Path) -> None:
     ended = once(PATH=str(tmp_path))
     assert ended.returncode == 0, ended.stderr
     assert "pebble is not installed" in ended.stdout
-    assert "200 from https://localhost:" in ended.stdout
+    assert "200 Hello from nginx" in ended.stdout
 
 
 @pytest.mark.usefixtures("nginx", "pebble")
