@@ -8,6 +8,7 @@ import http.client
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,6 +215,20 @@ class TestWrite:
         (tree.conf / "loop").symlink_to("loop")
         os.mkfifo(tree.conf / "fifo")
         assert {"dangling", "loop", "fifo"} < names(tree.write().path)
+
+    def test_folder_that_cannot_be_listed(self, tree: Tree) -> None:
+        """Where the user's folder can't be listed, the error names it, and nothing is left."""
+        (tree.conf / "loop").symlink_to("loop")
+        with pytest.raises(ConfigError, match=r"cannot list the folder: .* in .*/loop"):
+            tree.write({"loop/a.conf": "ours"})
+        assert not (tree.instance / "generations").exists()
+
+    def test_several_at_once(self, tree: Tree) -> None:
+        """Launchers that write at the same time get a generation each."""
+        with ThreadPoolExecutor(8) as pool:
+            written = list(pool.map(lambda n: tree.write({"nginx.conf": str(n)}), range(40)))
+        assert len({one.path for one in written}) == 40
+        assert [Path(one.main).read_text() for one in written] == [str(n) for n in range(40)]
 
     def test_not_writable(self, tree: Tree) -> None:
         """Where it can't be written, the error names the path, and nothing is left."""

@@ -499,6 +499,15 @@ class TestHostileRequests:
             assert slow.recv(100) == b""
 
 
+def test_light() -> None:
+    """The launcher doesn't wait for aiohttp: only the server's process imports it."""
+    script = "import sys, nginx_acme.challenges.http01; print('aiohttp' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
 class TestArmed:
     """The solver for a running nginx."""
 
