@@ -22,6 +22,7 @@ import os
 import re
 import socket
 import ssl
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
@@ -47,7 +48,7 @@ from nginx_acme.acme.trust import tls_context
 from nginx_acme.errors import Problem, UnexpectedAnswer, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from nginx_acme.acme.jws import AccountKey
@@ -63,7 +64,7 @@ LARGEST_ANSWER = 1 << 20
 """Bytes of a body; a chain has some thousand, an order of 100 names has twenty thousand."""
 
 CONNECTIONS = 8
-"""At once; the orders of a run share them. httpcore's work grows with their square."""
+"""At once; the orders of a run share them."""
 
 IDLE = 10.0
 """Seconds that an unused connection is kept: longer than any pause between two polls."""
@@ -177,26 +178,24 @@ class Client:
         self._verify = verify
         self._deadline = deadline
         self._transport = transport
-        self._http: httpx.AsyncClient | None = None
+        self._connections: _Connections | None = None
         self._directory: Directory | None = None
         self._reading_directory = asyncio.Lock()
         self._nonces: list[str] = []
-        self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def __aenter__(self) -> Self:
         """Get ready; Unreachable where there is nothing to verify the CA with."""
+        way: Mapping[str, Any] = {"transport": self._transport}
         if self._transport is None:
-            trust = tls_context(self._trusted_certificate, verify=self._verify)
-            self._http = _http_client(self.directory_url, verify=trust)
-        else:
-            self._http = _http_client(self.directory_url, transport=self._transport)
+            way = {"verify": tls_context(self._trusted_certificate, verify=self._verify)}
+        self._connections = _Connections(lambda: _http_client(self.directory_url, **way))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Close the connections."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        if self._connections is not None:
+            await self._connections.close()
+            self._connections = None
 
     # --- what can be asked ------------------------------------------------------------------
 
@@ -343,15 +342,15 @@ class Client:
 
     async def _attempt(self, method: str, url: str, content: bytes | None) -> _Answer:
         """The gate: what comes out of here is a success, and nothing else has looked at it."""
-        if self._http is None:
+        if self._connections is None:
             raise RuntimeError("the client is not open")
         headers = {"Content-Type": "application/jose+json"} if content is not None else {}
-        async with self._slots:
+        async with self._connections.one() as http:
             self.requests += 1
             try:
                 async with (
                     asyncio.timeout(self._deadline),
-                    self._http.stream(method, url, content=content, headers=headers) as response,
+                    http.stream(method, url, content=content, headers=headers) as response,
                 ):
                     body = await _body(response)
             except TimeoutError:
@@ -414,6 +413,34 @@ def _json(body: bytes) -> object:
 # --- the way to the CA ----------------------------------------------------------------------
 
 
+class _Connections:
+    """As many HTTP clients as connections, the one that was used last before the others.
+
+    One client for all of them looks at each of its connections for every request, twice; with
+    eight that took longer than the request.
+    """
+
+    def __init__(self, new: Callable[[], httpx.AsyncClient]) -> None:
+        self._new = new
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._idle = [new()]  # at once, since it raises where the proxy is of no use
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[httpx.AsyncClient]:
+        """One that nobody else uses meanwhile."""
+        async with self._slots:
+            http = self._idle.pop() if self._idle else self._new()
+            try:
+                yield http
+            finally:
+                self._idle.append(http)
+
+    async def close(self) -> None:
+        """Close those that nobody uses."""
+        while self._idle:
+            await self._idle.pop().aclose()
+
+
 def _http_client(directory_url: str, **way: Any) -> httpx.AsyncClient:
     """An HTTP client for this CA; proxies of the environment never lead to this machine."""
     try:
@@ -424,9 +451,7 @@ def _http_client(directory_url: str, **way: Any) -> httpx.AsyncClient:
                 "Accept-Language": "en",
             },
             limits=httpx.Limits(
-                max_connections=CONNECTIONS,
-                max_keepalive_connections=CONNECTIONS,
-                keepalive_expiry=IDLE,
+                max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE
             ),
             timeout=None,  # noqa: S113 - the deadline is around the whole exchange
             trust_env=not _is_loopback(_host(directory_url)),
