@@ -44,6 +44,7 @@ class Pending:
     def __init__(self, path: str, access: Access) -> None:
         self.path = path
         self._access = access
+        self._saved: PendingOrder | None = None
 
     def key_pem(self) -> bytes | None:
         """The private key of the order; None where none was made."""
@@ -79,8 +80,10 @@ class Pending:
         )
 
     def save_order(self, order: PendingOrder) -> None:
-        """Write down how far the order is; without fsync, since it is written often."""
+        """Write down how far the order is, if that is new; without fsync, since it is said often."""
         self._access.demand()
+        if order == self._saved:
+            return
         fields = {
             "directory_url": order.directory_url,
             "names": sorted(order.names),
@@ -93,6 +96,7 @@ class Pending:
             "expires": records.time_text(order.expires),
         }
         records.save(self._order_path, fields, durable=False)
+        self._saved = order
 
     def clear(self) -> None:
         """Forget the order and its key: the certificate is safe, or the order is given up.
@@ -100,6 +104,7 @@ class Pending:
         The order first: one without a key would be of no use, a key without an order is.
         """
         self._access.demand()
+        self._saved = None
         disk.remove(self._order_path)
         disk.remove_folder(self.path)
 

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,23 @@ def test_an_order_is_known_after_a_restart(
     pending.save_key(b"the key")
     pending.save_order(order)
     assert again(store).order() == order
+
+
+def test_nothing_new_is_not_written(store: Store, pending: Pending) -> None:
+    """An order is written again when something of it is new, and after it was forgotten."""
+    note = Path(pending.path) / "order.json"
+    pending.save_key(b"key")
+    pending.save_order(ORDER)
+    first = note.stat().st_mtime_ns, note.stat().st_ino
+    pending.save_order(replace(ORDER))
+    assert (note.stat().st_mtime_ns, note.stat().st_ino) == first
+    newer = replace(ORDER, finalize_url="https://ca.example/order/2/finalize")
+    pending.save_order(newer)
+    assert again(store).order() == newer
+    pending.clear()
+    pending.save_key(b"key")
+    pending.save_order(newer)
+    assert again(store).order() == newer
 
 
 def test_an_order_without_its_key_is_of_no_use(pending: Pending) -> None:
