@@ -12,11 +12,9 @@ When it is time for a certificate, and what a failure means for the next attempt
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nginx_acme.acme.client import Client
-from nginx_acme.acme.jws import AccountKey
 from nginx_acme.acme.order import abandon, complete
 from nginx_acme.acme.resources import Identifier, OrderStatus
 from nginx_acme.certificate import csr, key_type_of, make_bundle, new_key
@@ -28,14 +26,21 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from datetime import datetime
 
+    from nginx_acme.acme.client import Client
     from nginx_acme.acme.order import Solver
     from nginx_acme.acme.resources import Order
     from nginx_acme.certificate import Bundle
     from nginx_acme.identifiers import Name
     from nginx_acme.log import Log
     from nginx_acme.plan import Issuer
+    from nginx_acme.progress import Progress
     from nginx_acme.store import AccountFolder, CertificateFolder
 
+_STEPS = {
+    OrderStatus.PENDING: "is ordered",
+    OrderStatus.READY: "control of its names is proved",
+    OrderStatus.PROCESSING: "is being issued",
+}
 _NO_CONTACT = frozenset({"invalidContact", "unsupportedContact"})
 
 
@@ -70,21 +75,11 @@ class Session:
 
     issuer: Issuer
     account: AccountFolder
+    client: Client
     now: Callable[[], datetime]
     log: Log
-    client: Client = field(init=False)
+    progress: Progress
     _opening: asyncio.Task[None] | None = None
-
-    def __post_init__(self) -> None:
-        """Nothing is asked yet."""
-        self.client = Client(
-            self.issuer.directory_url,
-            AccountKey(self.account.key_pem),
-            now=self.now,
-            account_url=self.account.url,
-            trusted_certificate=self.issuer.trusted_certificate,
-            verify=self.issuer.verify,
-        )
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Get ready to order; the connections stay open until `stack` ends."""
@@ -145,7 +140,7 @@ class Session:
                 order,
                 csr(key_pem, wanted.values),
                 solver,
-                saved=lambda order: self._note(wanted, order),
+                saved=lambda order: self._told(wanted, order),
             )
             bundle = make_bundle(key_pem, chain, wanted.values)
         except OrderFailed:
@@ -191,6 +186,13 @@ class Session:
         )
         return None
 
+    def _told(self, wanted: Wanted, order: Order) -> None:
+        """The order has come further."""
+        self._note(wanted, order)
+        words = _STEPS.get(order.status)
+        if words is not None:
+            self.progress.step(wanted.folder.label, words)
+
     def _note(self, wanted: Wanted, order: Order | None) -> None:
         """How far the order is; without one it is about to be made."""
         wanted.folder.pending.save_order(
@@ -211,7 +213,7 @@ class Session:
         left = wanted.folder.pending.order()
         if left is None or left.order_url is None:
             return None
-        if left.directory_url != self.issuer.directory_url:
+        if (left.directory_url, left.account_url) != self._applicant:
             wanted.folder.pending.clear()
             return None
         order = await self._ask_for(left.order_url)
@@ -222,9 +224,14 @@ class Session:
         wanted.folder.pending.clear()
         return None
 
+    @property
+    def _applicant(self) -> tuple[str, str | None]:
+        """Whose orders we may ask for."""
+        return self.issuer.directory_url, self.client.account_url
+
     def _fits(self, left: PendingOrder, wanted: Wanted) -> bool:
-        same = (frozenset(wanted.values), wanted.key_type, wanted.profile, self.client.account_url)
-        return (left.names, left.key_type, left.profile, left.account_url) == same
+        same = (frozenset(wanted.values), wanted.key_type, wanted.profile)
+        return (left.names, left.key_type, left.profile) == same
 
     async def _ask_for(self, url: str) -> Order | None:
         """An order of earlier; None where the CA has no use for it any more."""

@@ -1,7 +1,8 @@
-"""The two ways to certificates: before nginx runs, and through the nginx that runs.
+"""The ways to certificates: before nginx runs, through the nginx that runs, and with no CA at all.
 
-    before_nginx     a start's wait, with the temporary server on nginx's own addresses
-    through_nginx    `renew`, with files that the generated configuration looks for
+    before_nginx     with the temporary server on nginx's own addresses
+    through_nginx    with files that the generated configuration looks for
+    issue_locally    from the issuer `local` alone
 
 Apart from `start`, because this is what pulls in the libraries that speak with a CA: they are
 imported while the temporary server's process starts beside us.
@@ -11,38 +12,54 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from nginx_acme import preflight
+from nginx_acme.acme.client import DEADLINE, Client
+from nginx_acme.acme.jws import AccountKey
 from nginx_acme.challenges.http01 import Armed
 from nginx_acme.launch import utc_now
-from nginx_acme.reconcile import Outcome, Ports, TooLate, reconcile
+from nginx_acme.progress import progress_for
+from nginx_acme.reconcile import Ports, TooLate, reconcile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
     from nginx_acme.acme.order import Solver
     from nginx_acme.challenges.http01 import Responder
     from nginx_acme.log import Log
     from nginx_acme.nginx.listen import Listen
-    from nginx_acme.plan import Certificate
+    from nginx_acme.plan import Certificate, Issuer
+    from nginx_acme.preflight import Findings
+    from nginx_acme.process import Signals
     from nginx_acme.progress import Progress
+    from nginx_acme.reconcile import Outcome
     from nginx_acme.store import AccountFolder, Store
+
+    AnswerFor = Callable[[AccountFolder, AccountFolder], None]
+    """Let nginx answer for the second account in place of the first, which the CA forgot."""
 
 LAST_START = 5.0
 """Seconds before the end in which no challenge is begun: the CA may need them."""
 GRACE = 10.0
 """Seconds that challenges which have begun are waited for after the end."""
+PATIENCE = 2 / 3
+"""Of a start's wait, for one answer: a CA that doesn't answer at all has failed before the end."""
+_LOOK = 1.0
+"""Seconds between two looks whether nginx still runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where things are kept, and who is told."""
+    """Where things are kept, who is told, and what ends us."""
 
     store: Store
     log: Log
-    progress: Progress
+    signals: Signals
 
 
 class Punctual:
@@ -80,20 +97,31 @@ class Punctual:
         await self._solver.fetched(token)
 
 
-async def before_nginx(
+def before_nginx(
+    certificates: Iterable[Certificate], scene: Scene, responder: Responder, seconds: float
+) -> bool:
+    """Get certificates for at most so many seconds; whether that was time enough.
+
+    What isn't there then stays for `renew`. A challenge that the CA may be looking at is waited
+    for a little longer: closed under its eyes it would count as failed.
+
+    Raises:
+        StateError: as `reconcile`.
+    """
+    with _progress(scene) as progress:
+        return asyncio.run(_in_time(certificates, scene, progress, responder, seconds))
+
+
+async def _in_time(
     certificates: Iterable[Certificate],
     scene: Scene,
+    progress: Progress,
     responder: Responder,
     seconds: float,
-) -> Outcome:
-    """Get certificates for at most so many seconds; what isn't there then stays for `renew`.
-
-    A challenge that the CA may be looking at is waited for a little longer: closed under its
-    eyes it would count as failed.
-    """
+) -> bool:
     end = asyncio.get_running_loop().time() + seconds
     punctual = Punctual(responder, end - min(LAST_START, seconds / 2))
-    ports = _ports(scene, lambda _: punctual, ())
+    ports = _ports(scene, progress, lambda _: punctual, deadline=PATIENCE * seconds)
     running = asyncio.create_task(reconcile(certificates, ports))
     await asyncio.wait({running}, timeout=seconds)
     if not running.done():
@@ -103,31 +131,123 @@ async def before_nginx(
     if not running.done():
         running.cancel()
         await asyncio.wait({running})
-        return Outcome()
-    return running.result()
+        return False
+    running.result()
+    return True
 
 
-async def through_nginx(
+def with_responder(
+    certificates: Iterable[Certificate], scene: Scene, responder: Responder, force: frozenset[str]
+) -> Outcome:
+    """The same without an end: nginx doesn't run, and nobody waits for it."""
+    with _progress(scene) as progress:
+        ports = _ports(scene, progress, lambda _: responder)
+        return asyncio.run(reconcile(certificates, ports, force=force))
+
+
+def issue_locally(certificates: Iterable[Certificate], scene: Scene) -> None:
+    """Get certificates of the issuer `local`, from nobody and at once.
+
+    Raises:
+        StateError: as `reconcile`.
+    """
+    with _progress(scene) as progress:
+        asyncio.run(reconcile(certificates, _ports(scene, progress, _armed(scene))))
+
+
+def through_nginx(
     certificates: Iterable[Certificate],
     scene: Scene,
     listens: Sequence[Listen],
+    answer_for: AnswerFor,
+    *,
     force: frozenset[str] = frozenset(),
-) -> Outcome:
-    """Get what is due while nginx answers the challenges on `listens`."""
+    as_long_as: Callable[[], bool] = lambda: True,
+) -> Outcome | None:
+    """Get what is due while nginx answers the challenges on `listens`; None: it ended meanwhile.
 
-    def armed(account: AccountFolder) -> Solver:
-        return Armed(scene.store.make_challenges(account.name))
+    Raises:
+        StateError: as `reconcile`.
+    """
 
-    with scene.store.lock_challenges():
-        return await reconcile(certificates, _ports(scene, armed, listens), force=force)
+    async def answer(old: AccountFolder, new: AccountFolder) -> None:
+        await asyncio.to_thread(answer_for, old, new)
+
+    with _progress(scene) as progress, scene.store.lock_challenges():
+        ports = _ports(scene, progress, _armed(scene), listens=listens, answer_for=answer)
+        return asyncio.run(_while(as_long_as, reconcile(certificates, ports, force=force)))
+
+
+async def _while(holds: Callable[[], bool], work: Coroutine[Any, Any, Outcome]) -> Outcome | None:
+    """The work's result; None where something stopped holding before it was done."""
+    running = asyncio.create_task(work)
+    while not running.done():
+        await asyncio.wait({running}, timeout=_LOOK)
+        if not running.done() and not holds():
+            running.cancel()
+            await asyncio.wait({running})
+            return None
+    return running.result()
+
+
+# What they have in common ----------------------------------------------------------------
+
+
+@contextmanager
+def _progress(scene: Scene) -> Iterator[Progress]:
+    """What happens is shown, and a signal finds the terminal as it was."""
+    with progress_for(sys.stderr, scene.log.notice, scene.log.error) as progress:
+        scene.signals.before_end(progress.close)
+        yield progress
+
+
+def _armed(scene: Scene) -> Callable[[AccountFolder], Solver]:
+    """What arms challenges for a running nginx."""
+    return lambda account: Armed(scene.store.make_challenges(account.name))
+
+
+async def _answered_already(old: AccountFolder, new: AccountFolder) -> None:
+    """Nobody has to be told: the temporary server answers for any account."""
 
 
 def _ports(
-    scene: Scene, solver: Callable[[AccountFolder], Solver], listens: Sequence[Listen]
+    scene: Scene,
+    progress: Progress,
+    solver: Callable[[AccountFolder], Solver],
+    *,
+    listens: Sequence[Listen] = (),
+    answer_for: Callable[[AccountFolder, AccountFolder], Awaitable[None]] = _answered_already,
+    deadline: float = DEADLINE,
 ) -> Ports:
-    async def look(certificate: Certificate, solver: Solver) -> Mapping[str, str]:
-        return await preflight.look(
-            certificate.names, solver, listens, public=certificate.issuer.public
+    def connect(issuer: Issuer, account: AccountFolder) -> Client:
+        return Client(
+            issuer.directory_url,
+            AccountKey(account.key_pem),
+            now=utc_now,
+            account_url=account.url,
+            trusted_certificate=issuer.trusted_certificate,
+            verify=issuer.verify,
+            deadline=min(deadline, DEADLINE),
         )
 
-    return Ports(scene.store, utc_now, random.random, scene.log, scene.progress, solver, look)
+    async def look(certificate: Certificate, solver: Solver) -> Findings:
+        issuer = certificate.issuer
+        return await preflight.look(
+            certificate.names,
+            solver,
+            listens,
+            public=issuer.public,
+            witness=urlsplit(issuer.directory_url).hostname if issuer.public else None,
+        )
+
+    return Ports(
+        store=scene.store,
+        now=utc_now,
+        dice=random.random,
+        log=scene.log,
+        progress=progress,
+        connect=connect,
+        solver=solver,
+        preflight=look,
+        answer_for=answer_for,
+    )

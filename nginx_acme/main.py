@@ -37,7 +37,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
     nginx = ask_nginx(find_nginx(environ, this))
     if command.action == commandline.PASS:
         become(nginx.path, command.argv, found_environ(), signals)
-    log.add_file(error_log_path(nginx, command, None))
 
     from nginx_acme.launch import Launch
 
@@ -46,10 +45,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
         from nginx_acme.commands import run
 
         return run(launch)
-    from nginx_acme import start
-
-    if command.action == commandline.START:
-        start.start(launch)
+    log.add_file(error_log_path(nginx, command, None))
     if command.action == commandline.SIGNAL:
-        return start.signal(launch)
-    return start.test(launch)
+        from nginx_acme.control import signal
+
+        return signal(launch)
+    from nginx_acme.start import start, test
+
+    return start(launch) if command.action == commandline.START else test(launch)

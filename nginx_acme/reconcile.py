@@ -5,7 +5,7 @@ One verb for a first start, a renewal and a retry. Certificates go on side by si
 a CA gives the open order to everybody who asks for the same names (Boulder's GetOrderForNames),
 and the second key type finds the authorizations of the first.
 
-The clock and the dice are arguments; nothing here sleeps.
+The clock and the dice are arguments.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import policy
+from nginx_acme.account import find_account, replace_account
 from nginx_acme.acme.presets import LOCAL
 from nginx_acme.certificate import make_bundle, new_key
 from nginx_acme.errors import (
     AcmeError,
-    BadBundle,
     NginxAcmeError,
     OrderFailed,
     Problem,
@@ -36,15 +36,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
 
+    from nginx_acme.acme.client import Client
     from nginx_acme.acme.order import Solver
     from nginx_acme.certificate import Bundle
+    from nginx_acme.disk import Lock
     from nginx_acme.log import Log
     from nginx_acme.plan import Certificate, Issuer
+    from nginx_acme.preflight import Findings
     from nginx_acme.progress import Progress
     from nginx_acme.store import AccountFolder, CertificateFolder, Store
 
 AT_ONCE = 20
 """Orders of one account that are open at the same time."""
+LOCK_WAIT = 10.0
+"""Seconds for another process to finish with a certificate."""
+_POLL = 0.1
 
 
 class TooLate(NginxAcmeError):
@@ -55,8 +61,10 @@ class TooLate(NginxAcmeError):
 class Ports:
     """What reconciling needs of the world.
 
-    `solver` answers an account's challenges. `preflight` says of names why they can't be ordered
-    now (`6-orders`); it asks no CA.
+    - `connect`: a client for an account of an issuer, not opened yet;
+    - `solver`: answers an account's challenges;
+    - `preflight`: what speaks against ordering a certificate now; it asks no CA;
+    - `answer_for`: lets nginx answer for the second account in place of the first.
     """
 
     store: Store
@@ -64,26 +72,23 @@ class Ports:
     dice: Callable[[], float]
     log: Log
     progress: Progress
+    connect: Callable[[Issuer, AccountFolder], Client]
     solver: Callable[[AccountFolder], Solver]
-    preflight: Callable[[Certificate, Solver], Awaitable[Mapping[str, str]]]
-
-    def with_solver(self, solver: Callable[[AccountFolder], Solver]) -> Ports:
-        """The same world with another way to answer challenges."""
-        return replace(self, solver=solver)
+    preflight: Callable[[Certificate, Solver], Awaitable[Findings]]
+    answer_for: Callable[[AccountFolder, AccountFolder], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class Outcome:
     """How a run went.
 
-    `missing` are labels of certificates that are still to come, `next` is when to look again
-    (None: there is nothing to look at), `new_accounts` those that nginx doesn't answer for yet.
+    `failed` and `missing` are labels; `missing` are certificates that are still to come, `next`
+    is when to look again (None: there is nothing to look at).
     """
 
     installed: list[Wanted] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    new_accounts: list[str] = field(default_factory=list)
     next: datetime | None = None
 
     def look_at(self, moment: datetime) -> None:
@@ -104,34 +109,36 @@ async def reconcile(
     Raises:
         StateError: there is no store to write to, or no clock; nobody is asked then.
     """
-    return await _Run(ports, force).all(certificates)
+    wanted, now = tuple(certificates), ports.now()
+    if not policy.clock_is_set(now):
+        raise StateError(
+            f"the clock says {now:%Y-%m-%d}; no CA is asked until it is set", ports.store.root
+        )
+    return await _Run(ports, force, wanted).all()
 
 
 class _Run:
     """One run: the sessions with the issuers, and what came of it."""
 
-    def __init__(self, ports: Ports, force: frozenset[str]) -> None:
+    def __init__(
+        self, ports: Ports, force: frozenset[str], certificates: tuple[Certificate, ...]
+    ) -> None:
         self._ports = ports
         self._force = force
+        self._certificates = certificates
         self._outcome = Outcome()
         self._sessions: dict[Issuer, Session] = {}
         self._slots: dict[Issuer, asyncio.Semaphore] = {}
         self._refused: dict[Issuer, Problem] = {}
-        self._local_names: list[str] = []
+        self._doubts: dict[str, Mapping[str, str]] = {}
+        self._replacing = asyncio.Lock()
+        self._replaced: set[Issuer] = set()
         self._stack = AsyncExitStack()
 
-    async def all(self, certificates: Iterable[Certificate]) -> Outcome:
-        now = self._ports.now()
-        if not policy.clock_is_set(now):
-            raise StateError(
-                f"the clock says {now:%Y-%m-%d}; no CA is asked until it is set",
-                self._ports.store.root,
-            )
-        wanted = tuple(certificates)
-        self._local_names = [n.value for c in wanted if c.issuer.local for n in c.names]
+    async def all(self) -> Outcome:
         try:
             async with self._stack, asyncio.TaskGroup() as tasks:
-                for certificate in wanted:
+                for certificate in self._certificates:
                     tasks.create_task(self._one(certificate))
         except* StateError as broken:
             # What one of them can't write, none can: the first says it for all.
@@ -150,16 +157,25 @@ class _Run:
         self._look_again(certificate, folder)
 
     async def _locked(self, certificate: Certificate, folder: CertificateFolder) -> None:
-        try:
-            held = await asyncio.to_thread(self._ports.store.lock_certificate, folder)
-        except StateError as busy:
-            self._ports.log.notice(f"{folder.label}: {busy}")
+        held = await self._lock(folder)
+        if held is None:
+            self._ports.log.notice(f"{folder.label}: another process is at work on it")
             return
         with held:
             # Whoever had the lock may have done the work meanwhile: it is looked at again.
             for key_type, because in self._due(certificate, folder).items():
                 if not await self._renew(certificate, folder, key_type, because):
                     break
+
+    async def _lock(self, folder: CertificateFolder) -> Lock | None:
+        """The certificate's lock; None where somebody else keeps it."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LOCK_WAIT
+        while True:
+            held = self._ports.store.try_lock_certificate(folder)
+            if held is not None or loop.time() > end:
+                return held
+            await asyncio.sleep(_POLL)
 
     def _due(self, certificate: Certificate, folder: CertificateFolder) -> dict[str, str]:
         """The key types that are to be asked for now, and why."""
@@ -173,67 +189,133 @@ class _Run:
         self, certificate: Certificate, folder: CertificateFolder, key_type: str, because: str
     ) -> bool:
         """Get one certificate; whether it came. What went wrong is on disk and in the log."""
-        self._ports.progress.started(folder.label, because)
+        progress = self._ports.progress
+        progress.started(folder.label, because)
         wanted = Wanted(folder, key_type, certificate.names, certificate.profile)
         try:
-            if certificate.issuer.local:
-                bundle = await asyncio.to_thread(self._issue_locally, wanted)
-            else:
-                bundle = await self._ask(certificate, wanted)
+            bundle = await self._obtain(certificate, wanted)
         except TooLate:
-            self._ports.progress.done(folder.label, "goes on through nginx")
+            progress.done(folder.label, "goes on through nginx")
             return False
-        except (AcmeError, BadBundle) as error:
+        except StateError:
+            raise
+        except NginxAcmeError as error:
             self._failed(certificate, wanted, error)
             return False
         self._outcome.installed.append(wanted)
         facts = bundle.facts
-        self._ports.progress.done(
+        progress.done(
             folder.label,
             f"issued by {facts.issuer}, valid until {facts.not_after:%Y-%m-%d %H:%M} UTC",
         )
         return True
 
+    # Whom to ask -------------------------------------------------------------------------
+
+    async def _obtain(self, certificate: Certificate, wanted: Wanted) -> Bundle:
+        if certificate.issuer.local:
+            return await asyncio.to_thread(self._issue_locally, wanted)
+        session = self._session(certificate.issuer)
+        try:
+            return await self._ask(certificate, wanted, session)
+        except Problem as problem:
+            if problem.type != "accountDoesNotExist":
+                raise
+            session = await self._with_new_account(session, problem)
+        return await self._ask(certificate, wanted, session)
+
     def _issue_locally(self, wanted: Wanted) -> Bundle:
         now, store = self._ports.now(), self._ports.store
-        authority = LocalAuthority.open(store.local, self._local_names, now)
+        names = [n.value for c in self._certificates if c.issuer.local for n in c.names]
+        authority = LocalAuthority.open(store.local, names, now)
         key_pem = new_key(wanted.key_type)
         bundle = make_bundle(key_pem, authority.issue(key_pem, wanted.values, now), wanted.values)
         wanted.folder.install(wanted.key_type, bundle, LOCAL)
         return bundle
 
-    async def _ask(self, certificate: Certificate, wanted: Wanted) -> Bundle:
-        session = self._session(certificate.issuer)
+    async def _ask(self, certificate: Certificate, wanted: Wanted, session: Session) -> Bundle:
         solver = self._ports.solver(session.account)
-        blocked = await self._ports.preflight(certificate, solver)
-        dead = {n: why for n, why in blocked.items() if n not in certificate.optional}
-        if dead:
-            raise OrderFailed({n: Problem("preflight", why) for n, why in dead.items()})
-        if blocked:
-            self._ports.log.notice(
-                f"{wanted.folder.label}: ordered without {', '.join(blocked)}, which has no address"
-            )
-            wanted = replace(wanted, names=tuple(n for n in wanted.names if n.value not in blocked))
+        findings = await self._ports.preflight(certificate, solver)
+        self._doubts[wanted.folder.label] = findings.warnings
+        wanted = self._without(findings.blocked, certificate, wanted)
         if certificate.issuer in self._refused:
             raise self._refused[certificate.issuer]
         await session.open(self._stack)
+        try:
+            return await session.obtain(wanted, solver)
+        except OrderFailed as failed:
+            if not failed.problems.keys() <= certificate.optional:
+                raise
+            wanted = self._without(failed.problems, certificate, wanted)
         return await session.obtain(wanted, solver)
+
+    def _without(
+        self, dead: Mapping[str, Problem | str], certificate: Certificate, wanted: Wanted
+    ) -> Wanted:
+        """What is wanted without dead names that we added ourselves; no other one is left out.
+
+        Raises:
+            OrderFailed: another name is dead.
+        """
+        problems = {n: _problem(why) for n, why in dead.items() if n not in certificate.optional}
+        if problems:
+            raise OrderFailed(problems)
+        if not dead:
+            return wanted
+        words = "; ".join(str(why) for why in dead.values())
+        self._ports.log.notice(f"{wanted.folder.label}: goes on without {', '.join(dead)}: {words}")
+        return replace(wanted, names=tuple(n for n in wanted.names if n.value not in dead))
 
     def _session(self, issuer: Issuer) -> Session:
         if issuer not in self._sessions:
-            account = self._ports.store.find_account(issuer.directory_url)
+            account = find_account(self._ports.store, issuer)
             if account is None:
                 raise StateError(f'no account for "{issuer.name}"', self._ports.store.root)
-            self._sessions[issuer] = Session(issuer, account, self._ports.now, self._ports.log)
+            self._sessions[issuer] = self._new_session(issuer, account)
         return self._sessions[issuer]
+
+    def _new_session(self, issuer: Issuer, account: AccountFolder) -> Session:
+        ports = self._ports
+        client = ports.connect(issuer, account)
+        return Session(issuer, account, client, ports.now, ports.log, ports.progress)
+
+    async def _with_new_account(self, session: Session, problem: Problem) -> Session:
+        """A session with a new account, where the CA doesn't know that of `session` any more.
+
+        Raises:
+            Problem: what the CA said, if there has been a new one already.
+        """
+        async with self._replacing:
+            issuer = session.issuer
+            if self._sessions[issuer] is not session:
+                return self._sessions[issuer]
+            store, now = self._ports.store, self._ports.now()
+            account = None
+            if issuer not in self._replaced:
+                account = await asyncio.to_thread(
+                    replace_account, store, issuer, session.account, now
+                )
+            if account is None:
+                self._refused.setdefault(issuer, problem)
+                raise problem
+            self._replaced.add(issuer)
+            self._ports.log.error(
+                f"{issuer.name} does not know the account {session.account.url} any more; a new"
+                " one is made"
+            )
+            await self._ports.answer_for(session.account, account)
+            self._sessions[issuer] = self._new_session(issuer, account)
+            return self._sessions[issuer]
 
     # How it went -------------------------------------------------------------------------
 
     def _failed(self, certificate: Certificate, wanted: Wanted, error: NginxAcmeError) -> None:
         """Record a failure and when to try again, before anything else is asked."""
-        now, before = self._ports.now(), wanted.folder.attempt(wanted.key_type)
         self._scope(certificate, error)
-        failures = before.failures + 1
+        label, now = wanted.folder.label, self._ports.now()
+        doubts = self._doubts.get(label, {}).values()
+        words = "; ".join((str(error), *(f"perhaps because {doubt}" for doubt in doubts)))
+        failures = wanted.folder.attempt(wanted.key_type).failures + 1
         moment = policy.retry_time(
             failures,
             now,
@@ -242,41 +324,20 @@ class _Run:
             retry_after=error.retry_after if isinstance(error, AcmeError) else None,
             dice=self._ports.dice(),
         )
-        wanted.folder.record(wanted.key_type, Attempt(failures, moment, str(error), now))
-        self._outcome.failed.append(wanted.folder.label)
-        self._ports.progress.failed(
-            wanted.folder.label, f"{error}; next attempt {moment:%Y-%m-%d %H:%M:%S} UTC"
-        )
+        wanted.folder.record(wanted.key_type, Attempt(failures, moment, words, now))
+        self._outcome.failed.append(label)
+        self._ports.progress.failed(label, f"{words}; next attempt {moment:%Y-%m-%d %H:%M:%S} UTC")
 
     def _scope(self, certificate: Certificate, error: NginxAcmeError) -> None:
         """What a refusal means for the others of its account.
 
         A rate limit that names none of our names is the account's: nobody else asks this issuer
-        in this run. An account that the CA doesn't know is made anew, with a fresh key (§11.1).
+        in this run.
         """
-        if not isinstance(error, Problem):
+        if not isinstance(error, Problem) or error.type != "rateLimited":
             return
-        if error.type == "rateLimited" and error.retry_after is not None:
-            if not any(name.value in error.detail for name in certificate.names):
-                self._refused.setdefault(certificate.issuer, error)
-        elif error.type == "accountDoesNotExist":
+        if not any(name.value in error.detail for name in certificate.names):
             self._refused.setdefault(certificate.issuer, error)
-            self._new_account(certificate.issuer)
-
-    def _new_account(self, issuer: Issuer) -> None:
-        now, account = self._ports.now(), self._session(issuer).account
-        if issuer.name in self._outcome.new_accounts or issuer.account_key.startswith("/"):
-            return
-        if account.made is not None and now - account.made < policy.DAILY:
-            return
-        account.forget(now)
-        key_pem = new_key(issuer.account_key)
-        self._ports.store.create_account(issuer.name, issuer.directory_url, key_pem, now)
-        self._outcome.new_accounts.append(issuer.name)
-        self._ports.log.error(
-            f"{issuer.name} does not know account {account.url} any more; a new one is made, the"
-            f" key of the old one is kept beside it"
-        )
 
     def _look_again(self, certificate: Certificate, folder: CertificateFolder) -> None:
         now = self._ports.now()
@@ -288,3 +349,7 @@ class _Run:
                     self._outcome.look_at(now)
             if not one.usable:
                 self._outcome.missing.append(folder.label)
+
+
+def _problem(why: Problem | str) -> Problem:
+    return why if isinstance(why, Problem) else Problem("preflight", why)

@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 class Standing:
     """One key type of one certificate.
 
-    `bundle` is the certificate's own, if it has one yet; `shown` is what nginx is given meanwhile
-    or instead.
+    `folder` is its own in the store, if it has one yet. `bundle` is the certificate's own, `shown`
+    what nginx is given, which may be another one meanwhile or instead; `usable` and `serves` say
+    whether they are good today.
     """
 
     certificate: Certificate
-    folder: CertificateFolder
+    folder: CertificateFolder | None
     key_type: str
     bundle: Bundle | None
+    shown: Bundle | None
     attempt: Attempt
     decision: Decision
     usable: bool
+    serves: bool
 
     @property
-    def shown(self) -> Bundle | None:
-        """What nginx is given."""
-        return self.bundle or self.folder.read(self.key_type)
+    def label(self) -> str:
+        """What the operator knows it by."""
+        return self.folder.label if self.folder else self.certificate.names[0].value
 
     @property
     def to_ask(self) -> str | None:
@@ -55,20 +58,46 @@ def life_of(bundle: Bundle | None) -> Life | None:
 def standings(
     certificates: Iterable[Certificate], store: Store, now: datetime
 ) -> Iterator[Standing]:
-    """Every key type of every certificate that has a folder in the store."""
+    """Every key type of every certificate."""
     for certificate in certificates:
-        folder = store.find(Identity(*certificate.identity))
-        if folder is not None:
-            yield from of_folder(certificate, folder, now)
+        yield from of_folder(certificate, store.find(Identity(*certificate.identity)), now)
+
+
+def missing(
+    certificates: Iterable[Certificate], store: Store, now: datetime
+) -> tuple[Certificate, ...]:
+    """Those that can't be served as they are, and are to be asked for now."""
+    found = standings(certificates, store, now)
+    wanted = {one.certificate: None for one in found if one.to_ask and not one.usable}
+    return tuple(wanted)
+
+
+def unfinished(certificates: Iterable[Certificate], store: Store, now: datetime) -> bool:
+    """Whether one is to be asked for, now or when its next attempt is due."""
+    return any(one.to_ask or not one.usable for one in standings(certificates, store, now))
 
 
 def of_folder(
-    certificate: Certificate, folder: CertificateFolder, now: datetime
+    certificate: Certificate, folder: CertificateFolder | None, now: datetime
 ) -> Iterator[Standing]:
     """Every key type of one certificate."""
     for key_type in certificate.key_types:
-        bundle, attempt = folder.own(key_type), folder.attempt(key_type)
-        life = life_of(bundle)
-        decision = decide(life, attempt.next, now)
-        usable = life is not None and now < life.not_after
-        yield Standing(certificate, folder, key_type, bundle, attempt, decision, usable)
+        bundle = folder.own(key_type) if folder else None
+        shown = folder.read(key_type) if folder else None
+        attempt = folder.attempt(key_type) if folder else Attempt()
+        yield Standing(
+            certificate,
+            folder,
+            key_type,
+            bundle,
+            shown,
+            attempt,
+            decision=decide(life_of(bundle), attempt.next, now),
+            usable=_is_good(bundle, now),
+            serves=_is_good(shown, now),
+        )
+
+
+def _is_good(bundle: Bundle | None, now: datetime) -> bool:
+    """Not expired, and not temporary. "Not yet valid" is good: clocks are wrong more often."""
+    return bundle is not None and not bundle.facts.temporary and now < bundle.facts.not_after

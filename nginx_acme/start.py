@@ -1,57 +1,43 @@
-"""The stories of nginx's own command line: start, `-t` and `-T`, `-s`.
+"""The story of a start: what is missing is got, and then we are nginx. And of `-t`, its rehearsal.
 
     start   read, plan, place what there is, `nginx -t`, wait for what is missing, become nginx
     test    the same up to `nginx -t`, in a private folder; nothing is written, nobody asked
-    signal  `reload`: a new generation for the nginx that runs, proved; the others go to nginx
 
 Nothing is switched and nobody is asked before nginx itself has accepted the new generation.
+Neither a CA nor the state directory ever keeps nginx from starting: what can't be had or kept is
+said, and nginx starts with what there is.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
+import errno
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.directives import hint
-from nginx_acme.errors import NginxAcmeError, ReloadFailed, StateError
-from nginx_acme.launch import (
-    Draft,
-    Launch,
-    Places,
-    Understood,
-    draft,
-    free_addresses,
-    generated_main,
-    leave_renew,
-    nowhere,
-    switch,
-    understand,
-    utc_now,
-    write,
-)
-from nginx_acme.process import become, check, found_environ
-from nginx_acme.progress import progress_for
-from nginx_acme.reload import find_master, listening, reload
-from nginx_acme.standing import standings
+from nginx_acme.draft import draft, free_addresses, leave_renew, nowhere, switch, write
+from nginx_acme.errors import NginxAcmeError, StateError
+from nginx_acme.launch import SHELTER, understand, utc_now
+from nginx_acme.places import answers, borrow, keep
+from nginx_acme.process import check
+from nginx_acme.reload import find_master
+from nginx_acme.standing import missing, standings, unfinished
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from nginx_acme.generation import Generation
+    from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
-    from nginx_acme.reload import Master
-
-RELOAD_WAIT = 30.0
-"""Seconds for nginx to take up a reload that it accepted in a test."""
 
 
 def start(launch: Launch) -> NoReturn:
@@ -62,137 +48,149 @@ def start(launch: Launch) -> NoReturn:
     """
     understood = understand(launch)
     if understood is None:
-        _become(launch, launch.command.argv)
+        launch.become_nginx(launch.command.argv)
+    launch.log.add_file(understood.error_log)
+    home = understood.home
+    if not _runs(understood):
+        understood.tell_warnings()
+        home = _prepared(understood)
+    launch.become_nginx(launch.command.for_nginx(home.generated_main))
+
+
+def _runs(understood: Understood) -> bool:
+    """Whether this nginx runs already: a second start by accident.
+
+    nginx says itself that its addresses are taken, and the generation that runs stays as it is.
+    """
     master = find_master(understood.pid_file)
-    if master is not None and master.uses(generated_main(understood)):
-        # A second start by accident: nginx says itself that its addresses are taken, and the
-        # generation that runs stays as it is.
-        _become(launch, launch.command.for_nginx(generated_main(understood)))
-    _tell_warnings(understood)
-    scratch = _open_state(understood)
-    places = Places(understood.store, scratch, launch.log, utc_now())
-    places.fill(understood.plan)
-    if scratch is not None:
-        drafted = draft(understood, places, free_addresses(understood))
-        _become(launch, launch.command.for_nginx(drafted.generation.main))
-    drafted = _issue(understood, places)
-    with understood.store.lock_generation(understood.instance):
+    return master is not None and master.uses(understood.home.generated_main)
+
+
+def _prepared(understood: Understood) -> Home:
+    """Make everything ready for nginx; where its generation is."""
+    try:
+        return _prepared_in_store(understood)
+    except StateError as error:
+        understood.launch.log.error(f"{error}; no CA is asked until it can be written")
+        return _prepared_in_shelter(understood)
+
+
+def _prepared_in_shelter(understood: Understood) -> Home:
+    """With nothing written to the state directory.
+
+    Certificates are served as they are; generation and stand-ins are in a private folder, and
+    what would be kept for later isn't.
+    """
+    shelter = Store(f"{disk.private_folder(understood.launch.environ)}/{SHELTER}")
+    shelter.open_for_writing()
+    sheltered = understood.at(runtime=shelter)
+    places = borrow(sheltered.plan, sheltered.home.store, sheltered.home.stand_ins, utc_now())
+    drafted = draft(sheltered, places, free_addresses(sheltered))
+    _switch(sheltered, drafted)
+    return sheltered.home
+
+
+def _prepared_in_store(understood: Understood) -> Home:
+    home, plan = understood.home, understood.plan
+    _warn_if_ephemeral(understood)
+    home.store.open_for_writing()
+    places = keep(plan, home.store, utc_now())
+    added = free_addresses(understood)
+    wanted = missing(plan.certificates, home.store, utc_now())
+    responder = _responder(understood, wanted, added)
+    with responder or nullcontext():
+        drafted = draft(understood, places, added)
+        _get(understood, wanted, responder)
+    answered = answers(plan.issuers, home.store, utc_now())
+    if answered != places.answers:  # a CA has forgotten its account
+        drafted = draft(understood, replace(places, answers=answered), added)
+    _switch(understood, drafted)
+    if unfinished(plan.certificates, home.store, utc_now()):
+        leave_renew(home, understood.error_log)
+    return home
+
+
+def _switch(understood: Understood, drafted: Generation) -> None:
+    home = understood.home
+    with home.runtime.lock_generation(home.instance):
         switch(understood, drafted)
-        generation.prune(understood.instance.path)
-    _leave_renew(understood)
-    _become(launch, launch.command.for_nginx(generated_main(understood)))
+        generation.prune(home.instance.path)
 
 
-def _become(launch: Launch, argv: Sequence[str]) -> NoReturn:
-    become(launch.nginx.path, argv, found_environ(), launch.signals)
-
-
-def _tell_warnings(understood: Understood) -> None:
-    log, root = understood.launch.log, understood.store.root
-    for message, place in understood.plan.warnings:
-        log.warn(f"{message} in {place}" if place else message)
+def _warn_if_ephemeral(understood: Understood) -> None:
+    root = understood.home.store.root
     if disk.is_ephemeral(root):
-        log.warn(
+        understood.launch.log.warn(
             f'the state directory "{root}" goes away with its {disk.file_system(root)}; put it on'
             f" a volume (-v nginx-acme:{root}), or every new container asks the CA again"
         )
 
 
-def _open_state(understood: Understood) -> str | None:
-    """Open the store for writing; where it can't be, a private folder in its place."""
-    try:
-        understood.store.open_for_writing()
-        understood.instance.make()
-    except StateError as error:
-        understood.launch.log.error(f"{error}; no CA is asked until it can be written")
-        return disk.private_folder(understood.launch.environ)
-    return None
+# What is missing -------------------------------------------------------------------------
 
 
-def _draft(understood: Understood, places: Places, added: tuple[Listen, ...]) -> Draft:
-    with understood.store.lock_generation(understood.instance):
-        return draft(understood, places, added)
-
-
-# Before nginx runs ------------------------------------------------------------------------
-
-
-def _issue(understood: Understood, places: Places) -> Draft:
-    """Draft a generation, and get what is missing if a start should wait for it.
-
-    The issuer `local` needs no network and no wait.
-    """
-    added, missing = free_addresses(understood), _missing(understood)
-    responder = _responder(understood, missing) if missing else None
-    try:
-        drafted = _draft(understood, places, added)
-        new_accounts = _reconcile(understood, missing, responder)
-    finally:
-        if responder is not None:
-            responder.close()
-    if new_accounts:
-        places.fill(understood.plan)
-        drafted = _draft(understood, places, added)
-    return drafted
-
-
-def _missing(understood: Understood) -> list[Certificate]:
-    """Those that can't be served as they are and are to be asked for now."""
-    found = standings(understood.plan.certificates, understood.store, utc_now())
-    wanted = {one.certificate: None for one in found if one.to_ask and not one.usable}
-    return list(wanted)
-
-
-def _responder(understood: Understood, missing: Sequence[Certificate]) -> Responder | None:
+def _responder(
+    understood: Understood, wanted: Sequence[Certificate], added: tuple[Listen, ...]
+) -> Responder | None:
     """The temporary server, listening, if this start waits for certificates.
 
-    It does so only where nobody misses anything meanwhile, and only once in an hour: a start that
-    waited and never finished was killed by something that will kill the next one, too.
+    It waits only where nobody misses anything meanwhile, where nobody else holds the addresses,
+    and only once in an hour: a start that waited in vain, or was killed, would do so again.
     """
     plan, now = understood.plan, utc_now()
     if plan.serves_already or plan.settings.start_wait <= 0:
         return None
-    if all(certificate.issuer.local for certificate in missing):
+    if all(certificate.issuer.local for certificate in wanted):
         return None
-    if any(one.usable for one in standings(plan.certificates, understood.store, now)):
+    if any(one.serves for one in standings(plan.certificates, understood.home.store, now)):
         return None
-    if understood.instance.waited_recently(now):
+    if understood.home.instance.waited_recently(now):
         return None
-    responder, refused = Responder.bind(x for x in plan.listens if not x.proxy_protocol)
+    left_out = set(plan.added) - set(added)
+    return _listening(
+        understood, [x for x in plan.listens if not x.proxy_protocol and x not in left_out]
+    )
+
+
+def _listening(understood: Understood, listens: Sequence[Listen]) -> Responder | None:
+    """The temporary server on these addresses; None where it is no use."""
+    log = understood.launch.log
+    responder, refused = Responder.bind(listens)
     for address, error in refused:
-        understood.launch.log.warn(f"no challenge can be answered on {address} now: {error}")
-    if not responder.addresses:
-        return None
-    understood.instance.begin_wait(now)
-    responder.start()
-    return responder
+        log.warn(f"no challenge can be answered on {address} now: {error.strerror}")
+    busy = any(error.errno == errno.EADDRINUSE for _, error in refused)
+    if responder.addresses and not busy:
+        try:
+            responder.start()
+        except NginxAcmeError as error:
+            log.warn(str(error))
+        else:
+            return responder
+    responder.close()
+    return None
 
 
-def _reconcile(
-    understood: Understood, missing: Sequence[Certificate], responder: Responder | None
-) -> list[str]:
-    """Ask for what is missing, as far as there is time; the names of issuers with new accounts."""
-    now = [c for c in missing if responder is not None or c.issuer.local]
+def _get(
+    understood: Understood, wanted: Sequence[Certificate], responder: Responder | None
+) -> None:
+    """Get what is missing, as far as there is time and a way; the issuer `local` needs neither."""
+    now = [certificate for certificate in wanted if responder or certificate.issuer.local]
     if not now:
-        return []
+        return
     # What speaks with a CA takes 0.15 s to import; the temporary server's process starts beside.
-    from nginx_acme.issuing import Scene, before_nginx, through_nginx
+    from nginx_acme.issuing import Scene, before_nginx, issue_locally
 
-    launch, seconds = understood.launch, understood.plan.settings.start_wait
-    with progress_for(sys.stderr, launch.log.notice) as progress:
-        scene = Scene(understood.store, launch.log, progress)
+    launch, instance = understood.launch, understood.home.instance
+    scene = Scene(understood.home.store, launch.log, launch.signals)
+    try:
         if responder is None:
-            return asyncio.run(through_nginx(now, scene, ())).new_accounts
-        outcome = asyncio.run(before_nginx(now, scene, responder, seconds))
-    understood.instance.end_wait()
-    return outcome.new_accounts
-
-
-def _leave_renew(understood: Understood) -> None:
-    """Leave a process behind that gets through nginx what isn't there yet, and reloads."""
-    found = standings(understood.plan.certificates, understood.store, utc_now())
-    if any(not one.usable or one.to_ask for one in found):
-        leave_renew(understood)
+            issue_locally(now, scene)
+            return
+        instance.begin_wait(utc_now())
+        if before_nginx(now, scene, responder, understood.plan.settings.start_wait):
+            instance.end_wait()
+    except StateError as error:
+        launch.log.error(str(error))
 
 
 # -t and -T --------------------------------------------------------------------------------
@@ -206,13 +204,14 @@ def test(launch: Launch) -> int:
     """
     understood = understand(launch)
     if understood is None:
-        _become(launch, launch.command.argv)
-    _tell_warnings(understood)
+        launch.become_nginx(launch.command.argv)
+    understood.tell_warnings()
     with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
         launch.signals.before_end(lambda: shutil.rmtree(scratch, ignore_errors=True))
-        places = Places(understood.store, scratch, launch.log, utc_now())
-        places.fill(understood.plan)
-        written = write(understood, places, understood.plan.added).generation
+        rehearsed = understood.at(runtime=Store(scratch))
+        home = rehearsed.home
+        places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
+        written = write(rehearsed, places, rehearsed.plan.added)
         argv = launch.command.for_nginx(written.main, error_log=nowhere(launch.nginx))
         said = check(launch.nginx, argv, written.translate)
     sys.stdout.buffer.write(written.translate_dump(said.output))
@@ -220,81 +219,3 @@ def test(launch: Launch) -> int:
     for line in said.lines:
         launch.log.relay(hint(line))
     return said.returncode
-
-
-# -s -------------------------------------------------------------------------------------
-
-
-def signal(launch: Launch) -> int:
-    """`-s reload`; and `-s stop`, `quit` and `reopen`, which nginx sends itself.
-
-    Raises:
-        NginxAcmeError: a mistake in the configuration, nginx refuses it, or doesn't run with a
-            generation of ours; everything stays as it was.
-    """
-    if launch.command.signal == "reload":
-        return _reload(launch)
-    understood = understand(launch)
-    if understood is None or not os.path.exists(generated_main(understood)):
-        _become(launch, launch.command.argv)
-    _become(launch, launch.command.for_nginx(generated_main(understood)))
-
-
-def _reload(launch: Launch) -> int:
-    """A new generation for the nginx that runs, at the path that it was started with."""
-    understood = understand(launch, always=True)
-    master = find_master(understood.pid_file) if understood is not None else None
-    ours = understood is not None and bool(understood.plan.ours)
-    if understood is None or master is None or (not ours and _root_of(master) is None):
-        if ours and master is None and understood is not None:
-            raise NginxAcmeError(f'nginx is not running, "{understood.pid_file}" names no master')
-        _become(launch, launch.command.argv)
-    running = _as_started(understood, master)
-    running.store.open_for_writing()
-    _tell_warnings(running)
-    places = Places(running.store, None, launch.log, utc_now())
-    places.fill(running.plan)
-    drafted = _draft(running, places, free_addresses(running, listening(master.pid)))
-    _reconcile(running, _missing(running), None)
-    before = generation.current(running.instance.path)
-    with running.store.lock_generation(running.instance):
-        switch(running, drafted)
-        try:
-            reload(master, RELOAD_WAIT, error_log=running.error_log)
-        except ReloadFailed:
-            if before is not None:
-                generation.switch(running.instance.path, before)
-            raise
-        generation.prune(running.instance.path)
-    _leave_renew(running)
-    return 0
-
-
-def _as_started(understood: Understood, master: Master) -> Understood:
-    """The configuration with the state directory that the running nginx was started with.
-
-    A changed `acme_state_path` is taken up by the next start; until then nginx reads its
-    generation where it is.
-    """
-    if master.uses(generated_main(understood)):
-        return understood
-    root = _root_of(master)
-    if root is None:
-        raise NginxAcmeError('nginx must be restarted once to use "acme"')
-    understood.launch.log.warn(
-        f'nginx was started with the state in "{root}", "{understood.store.root}" is used after'
-        " the next restart"
-    )
-    moved = replace(understood, store=Store(root))
-    if not master.uses(generated_main(moved)):
-        raise NginxAcmeError(
-            f'nginx (pid {master.pid}) was started for another configuration: "{master.conf}"'
-        )
-    return moved
-
-
-def _root_of(master: Master) -> str | None:
-    """The state directory of a master that runs a generation of ours."""
-    instance, generated, _ = (master.conf or "").rpartition("/generated/")
-    root, instances, _ = instance.rpartition("/instances/")
-    return root if generated and instances else None

@@ -31,19 +31,16 @@ class Work:
     file, `-e`, `-g`), `answering` the addresses where nginx answers challenges.
     """
 
-    nginx: str
     options: tuple[str, ...]
     pid_file: str
-    error_log: str | None
+    error_log: str
     certificates: tuple[Certificate, ...]
     answering: tuple[Listen, ...]
 
 
-def work_of(
-    plan: Plan, *, nginx: str, options: tuple[str, ...], pid_file: str, error_log: str | None
-) -> Work:
+def work_of(plan: Plan, *, options: tuple[str, ...], pid_file: str, error_log: str) -> Work:
     """What a plan leaves to do."""
-    return Work(nginx, options, pid_file, error_log, plan.certificates, plan.listens)
+    return Work(options, pid_file, error_log, plan.certificates, plan.listens)
 
 
 def to_json(work: Work) -> bytes:
@@ -60,7 +57,6 @@ def from_json(text: bytes, path: str) -> Work:
     try:
         data = json.loads(text.decode("utf-8", "surrogateescape"))
         return Work(
-            nginx=data["nginx"],
             options=tuple(data["options"]),
             pid_file=data["pid_file"],
             error_log=data["error_log"],

@@ -12,7 +12,9 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from nginx_acme.generate import generate
-from nginx_acme.launch import Places, understand, utc_now
+from nginx_acme.launch import understand, utc_now
+from nginx_acme.places import borrow
+from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.standing import standings
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.launch import Launch, Understood
     from nginx_acme.plan import Certificate
+    from nginx_acme.standing import Standing
 
 
 def run(launch: Launch) -> int:
@@ -33,8 +36,7 @@ def run(launch: Launch) -> int:
     if understood is None:
         sys.stdout.write(f"{launch.main}: no directive of nginx-acme, nginx gets it as it is\n")
         return 0
-    for message, place in understood.plan.warnings:
-        launch.log.warn(f"{message} in {place}" if place else message)
+    understood.tell_warnings()
     lines = _diff(understood) if given.diff else _plan(understood)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
@@ -42,8 +44,8 @@ def run(launch: Launch) -> int:
 
 def _plan(understood: Understood) -> Iterator[str]:
     plan = understood.plan
-    yield f"configuration  {understood.source.main}"
-    yield f"state          {understood.store.root}"
+    yield f"configuration  {understood.home.main}"
+    yield f"state          {understood.home.store.root}"
     for certificate in plan.certificates:
         yield ""
         yield from _certificate(understood, certificate)
@@ -65,26 +67,24 @@ def _certificate(understood: Understood, certificate: Certificate) -> Iterator[s
         yield f"    profile {certificate.profile}"
     for place in certificate.places:
         yield f"    for {place}"
-    there = {
-        one.key_type: one
-        for one in standings([certificate], understood.store, utc_now())
-        if one.usable and one.bundle is not None
-    }
-    for key_type in certificate.key_types:
-        one = there.get(key_type)
-        if one is None or one.bundle is None:
-            yield f"    {key_type}: to be requested"
-        elif one.to_ask:
-            yield f"    {key_type}: to be renewed, {one.to_ask}"
-        else:
-            yield f"    {key_type}: valid until {one.bundle.facts.not_after:%Y-%m-%d}"
+    for one in standings([certificate], understood.home.store, utc_now()):
+        yield f"    {one.key_type}: {_what(one)}"
+
+
+def _what(one: Standing) -> str:
+    match one.decision:
+        case Renew(because):
+            return f"to be requested, {because}"
+        case Wait(until, because):
+            return f"to be requested at {until:%Y-%m-%d %H:%M} UTC, {because}"
+        case Keep(until):
+            return f"to be renewed on {until:%Y-%m-%d}"
 
 
 def _diff(understood: Understood) -> Iterator[str]:
     """The changed files against the user's; the paths of stand-ins are those of a first start."""
     with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
-        places = Places(understood.store, scratch, understood.launch.log, utc_now())
-        places.fill(understood.plan)
+        places = borrow(understood.plan, understood.home.store, scratch, utc_now())
         layout = places.layout(understood.plan.added)
         files = generate(understood.source, understood.plan, layout)
     for path, text in files.items():

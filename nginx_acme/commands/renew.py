@@ -2,46 +2,57 @@
 
 Works from the generation that nginx runs, never from the user's files: only a reload of the
 operator's activates edits. A no-op where nothing is due, so a timer may call it as often as it
-likes. With `--finish`, as a start leaves it behind, it stays until nothing is missing any more,
-nginx ends, or `LONGEST_STAY` is over.
+likes. Where nginx doesn't run, challenges are answered by a server of our own.
+
+With `--finish`, as a start leaves it behind, it stays until nothing is missing any more, nginx
+ends, or `LONGEST_STAY` is over. One such process for an instance; a reload's new generation is
+seen by the one that is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
+import errno
 import sys
 import time
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import disk, generation
+from nginx_acme.challenges.http01 import Responder
+from nginx_acme.draft import answer_anew, current_work, logs_to_stderr, test_current
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
-from nginx_acme.issuing import Scene, through_nginx
-from nginx_acme.launch import current_work, generated_main, test_current, understand, utc_now
+from nginx_acme.issuing import Scene, through_nginx, with_responder
+from nginx_acme.launch import find_home, utc_now
 from nginx_acme.log import Log
-from nginx_acme.progress import progress_for
+from nginx_acme.places import answer_of
+from nginx_acme.policy import DAILY
 from nginx_acme.reload import find_master, reload
+from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from nginx_acme.generation import Generation
     from nginx_acme.issuance import Wanted
-    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.launch import Home, Launch
     from nginx_acme.reconcile import Outcome
     from nginx_acme.reload import Master
+    from nginx_acme.store import AccountFolder
     from nginx_acme.work import Work
 
 LONGEST_STAY = timedelta(days=1)
 """After that the next start, reload or timer goes on."""
+AGAIN = timedelta(minutes=1)
+"""After what should not have happened."""
 START_WAIT = 60.0
-"""Seconds for nginx to write its pid file after a start left us behind."""
+"""Seconds for nginx to write its pid file after a start left us behind, and for the process that
+an earlier start left behind to see that its nginx has ended."""
 RELOAD_WAIT = 30.0
 """Seconds for nginx to take up a reload."""
 _POLL = 0.05
+_LOOK = 1.0
 
 
 def run(launch: Launch) -> int:
@@ -54,109 +65,215 @@ def run(launch: Launch) -> int:
         default=[],
         help="ask for the certificate with this name now, whatever the time and the failures",
     )
-    parser.add_argument("--finish", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--finish", metavar="STATE", help=argparse.SUPPRESS)
     given = parser.parse_args(launch.command.rest)
-    understood = understand(launch, always=True)
-    if understood is None:
-        raise NginxAcmeError(f"{launch.main} can't be read, nginx -t says why")
-    understood.store.open_for_writing()
-    work = current_work(understood)
+    home = find_home(launch, given.finish)
+    work = current_work(home)
     if work is None:
-        raise NginxAcmeError("there is no generation yet, start nginx first")
-    renewal = Renewal(understood, work, _log(launch, work, detached=given.finish))
+        raise NginxAcmeError(f'"{home.instance.path}" has no generation yet, start nginx first')
     if given.finish:
-        return renewal.finish()
-    unknown = set(given.force) - {n.value for c in work.certificates for n in c.names}
+        return _Finisher(home, _detached_log(work)).finish()
+    launch.log.add_file(work.error_log)
+    outcome = Renewal(home, launch.log).once(_known(given.force, work))
+    return 1 if outcome is None or outcome.failed else 0
+
+
+def _known(force: Iterable[str], work: Work) -> frozenset[str]:
+    """The names as certificates have them; NginxAcmeError for one that none has."""
+    names = frozenset(name.lower().rstrip(".") for name in force)
+    unknown = names - {name.value for one in work.certificates for name in one.names}
     if unknown:
         raise NginxAcmeError(f"no certificate has the name {', '.join(sorted(unknown))}")
-    outcome = renewal.once(frozenset(given.force))
-    return 1 if outcome.failed else 0
+    return names
 
 
-def _log(launch: Launch, work: Work, *, detached: bool) -> Log:
-    """A detached process says everything with date and pid, where nginx says it."""
-    if not detached:
-        return launch.log
-    return Log(sys.stderr, error_log=work.error_log, dated=True)
+def _detached_log(work: Work) -> Log:
+    """Everything with date and pid, where nginx says it."""
+    if logs_to_stderr(work.error_log):
+        return Log(sys.stderr, dated=True)
+    return Log(None, error_log=work.error_log)
 
 
 class Renewal:
-    """One instance's renewals, as long as this process lives."""
+    """One instance's renewals."""
 
-    def __init__(self, understood: Understood, work: Work, log: Log) -> None:
-        self._understood = understood
-        self._work = work
+    def __init__(self, home: Home, log: Log) -> None:
+        self._home = home
         self._log = log
+        self._scene = Scene(home.store, log, home.launch.signals)
 
-    def once(self, force: frozenset[str] = frozenset()) -> Outcome:
-        """Get what is due, reload what was got."""
-        with progress_for(sys.stderr, self._log.notice) as progress:
-            outcome = asyncio.run(
-                through_nginx(
-                    self._work.certificates,
-                    Scene(self._understood.store, self._log, progress),
-                    self._work.answering,
-                    force,
-                )
-            )
-        if outcome.new_accounts:
-            self._log.error(
-                "reload nginx to let it answer for the new account of"
-                f" {', '.join(outcome.new_accounts)}"
-            )
-        if outcome.installed:
-            self._activate(outcome.installed)
+    def once(self, force: frozenset[str] = frozenset()) -> Outcome | None:
+        """Get what is due, reload what was got; None: nginx ended meanwhile.
+
+        Raises:
+            NginxAcmeError: nobody could be asked, or nginx doesn't take what was got.
+        """
+        store, home = self._home.store, self._home
+        store.open_for_writing()
+        with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
+            work, master = self.work(), self.master()
+        responder = None if master else self._responder(work)
+        if responder is not None:
+            with responder:
+                return with_responder(work.certificates, self._scene, responder, force)
+        outcome = through_nginx(
+            work.certificates,
+            self._scene,
+            work.answering,
+            self._answer_for,
+            force=force,
+            as_long_as=lambda: master is None or self.lives(master),
+        )
+        if outcome is not None and outcome.installed:
+            self._activate(work, outcome.installed)
         return outcome
+
+    def work(self) -> Work:
+        """What the current generation leaves to do."""
+        work = current_work(self._home)
+        if work is None:
+            instance = self._home.instance.path
+            raise StateError(f'"{instance}" has no generation any more', instance)
+        return work
+
+    def master(self) -> Master | None:
+        """The nginx that runs this instance's generation."""
+        master = find_master(self.work().pid_file)
+        return master if master is not None and master.uses(self._home.generated_main) else None
+
+    def lives(self, master: Master) -> bool:
+        """Whether nginx runs, as this process or, after a binary upgrade, as another."""
+        return _is_there(master.pid) or self.master() is not None
+
+    def _responder(self, work: Work) -> Responder | None:
+        """A server for challenges while nginx doesn't run; None where somebody is there already."""
+        responder, refused = Responder.bind(x for x in work.answering if not x.proxy_protocol)
+        if responder.addresses and all(error.errno != errno.EADDRINUSE for _, error in refused):
+            responder.start()
+            return responder
+        responder.close()
+        return None
+
+    def _answer_for(self, old: AccountFolder, new: AccountFolder) -> None:
+        """Let nginx answer for a new account."""
+        store, home = self._home.store, self._home
+        with store.lock_generation(home.instance):
+            answer_anew(home, answer_of(store, old), answer_of(store, new))
+            self._reload(self.work())
+
+    def _activate(self, work: Work, installed: Sequence[Wanted]) -> None:
+        """Let nginx load the new files."""
+        labels = ", ".join(dict.fromkeys(wanted.folder.label for wanted in installed))
+        with self._home.store.lock_generation(self._home.instance):
+            self._must_be_accepted(work, installed)
+            if self._reload(work):
+                self._log.notice(f"nginx reloaded for {labels}")
+            else:
+                self._log.notice(f"nginx is not running, it takes {labels} when it starts")
+
+    def _reload(self, work: Work) -> bool:
+        """Whether nginx runs, and now with what is there."""
+        master = self.master()
+        if master is None:
+            return False
+        reload(master, RELOAD_WAIT, error_log=work.error_log)
+        return True
+
+    def _must_be_accepted(self, work: Work, installed: Sequence[Wanted]) -> None:
+        """Raise NginxRejected where nginx refuses its configuration.
+
+        If that is for a new certificate the one before comes back, and the next attempt is
+        tomorrow's. If it isn't (files of the user's change under the generation) the new ones
+        stay for when it is put right: given up they would be asked for again and again.
+        """
+        said = test_current(self._home, work)
+        if said is None or said.ok:
+            return
+        new = [(it, it.folder.read(it.key_type), it.folder.issued(it.key_type)) for it in installed]
+        for wanted in installed:
+            wanted.folder.put_back(wanted.key_type)
+        again, now = test_current(self._home, work), utc_now()
+        for wanted, bundle, issued in new:
+            if again is None or again.ok:
+                attempt = Attempt(1, now + DAILY, "nginx refuses it: " + "; ".join(said.lines), now)
+                wanted.folder.record(wanted.key_type, attempt)
+            elif bundle is not None and issued is not None:
+                whose = issued.directory_url, issued.account
+                wanted.folder.install(wanted.key_type, bundle, *whose)
+        raise NginxRejected(said.lines)
+
+
+class _Finisher:
+    """What a start leaves behind."""
+
+    def __init__(self, home: Home, log: Log) -> None:
+        self._home = home
+        self._log = log
+        self._renewal = Renewal(home, log)
 
     def finish(self) -> int:
         """Go on until nothing is missing; one process for an instance."""
-        held = disk.try_lock(self._understood.instance.agent_lock)
-        if held is None:
-            return 0
-        with held:
-            master = self._started_master()
-            over = utc_now() + LONGEST_STAY
-            while master is not None and _lives(master):
-                outcome = self.once()
-                if not outcome.missing or outcome.next is None or outcome.next > over:
-                    break
-                self._sleep_until(outcome.next, master)
-        return 0
+        while True:
+            try:
+                held = disk.lock(self._home.instance.agent_lock, wait=START_WAIT)
+            except StateError:  # somebody else does it
+                return 0
+            with held:
+                seen = self._stay()
+            # A reload that saw the lock held left nobody behind.
+            if self._generation() == seen:
+                return 0
+
+    def _stay(self) -> Generation | None:
+        """The generation for which there is nothing left to do, or nobody to do it for."""
+        over = utc_now() + LONGEST_STAY
+        seen = self._generation()
+        master = self._started_master()
+        while master is not None and utc_now() < over:
+            seen = self._generation()
+            moment = self._pass()
+            master = None if moment is None else self._wait(moment, master, seen)
+        return seen
+
+    def _pass(self) -> datetime | None:
+        """Get what is due; when to go on, None where nothing is missing."""
+        try:
+            outcome = self._renewal.once()
+        except NginxRejected as rejected:
+            for line in rejected.lines:
+                self._log.relay(line)
+            return utc_now() + AGAIN
+        except NginxAcmeError as error:
+            self._log.error(str(error))
+            return utc_now() + AGAIN
+        return outcome.next if outcome is not None and outcome.missing else None
+
+    def _wait(self, moment: datetime, master: Master, seen: Generation | None) -> Master | None:
+        """By the wall clock, until a reload brings something new; None: nginx has ended."""
+        while True:
+            time.sleep(_LOOK)
+            if not self._renewal.lives(master):
+                return None
+            if utc_now() >= moment or self._generation() != seen:
+                return self._renewal.master()
 
     def _started_master(self) -> Master | None:
         end = time.monotonic() + START_WAIT
         while time.monotonic() < end:
-            master = self._master()
+            master = self._renewal.master()
             if master is not None:
                 return master
             time.sleep(_POLL)
         return None
 
-    def _master(self) -> Master | None:
-        master = find_master(self._work.pid_file)
-        main = generated_main(self._understood)
-        return master if master is not None and master.uses(main) else None
-
-    def _sleep_until(self, moment: datetime, master: Master) -> None:
-        """By the wall clock, and no longer than nginx lives."""
-        while utc_now() < moment and _lives(master):
-            time.sleep(min(5.0, max(0.1, (moment - utc_now()).total_seconds())))
-
-    def _activate(self, installed: Sequence[Wanted]) -> None:
-        """Let nginx load the new files; the old ones come back if it refuses them."""
-        master = self._master()
-        if master is None:
-            self._log.notice("nginx is not running, it takes the certificates when it starts")
-            return
-        said = test_current(self._understood)
-        if said is not None and not said.ok:
-            for wanted in installed:
-                with suppress(StateError):
-                    wanted.folder.put_back(wanted.key_type)
-            raise NginxRejected(said.lines)
-        reload(master, RELOAD_WAIT, error_log=self._work.error_log or "stderr")
-        self._log.notice(f"nginx reloaded for {', '.join(w.folder.label for w in installed)}")
+    def _generation(self) -> Generation | None:
+        return generation.current(self._home.instance.path)
 
 
-def _lives(master: Master) -> bool:
-    return os.path.exists(f"/proc/{master.pid}")
+def _is_there(pid: int) -> bool:
+    """Whether the process lives; one that has ended and isn't collected has no command line."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False

@@ -11,16 +11,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from nginx_acme import report
-from nginx_acme.launch import current_work, understand, utc_now
+from nginx_acme.draft import current_work
+from nginx_acme.launch import find_home, understand, utc_now
 from nginx_acme.policy import Keep, Wait
 from nginx_acme.reload import find_master
 from nginx_acme.report import Row
 from nginx_acme.standing import standings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
-    from nginx_acme.launch import Launch
+    from nginx_acme.launch import Home, Launch
     from nginx_acme.plan import Certificate
     from nginx_acme.standing import Standing
 
@@ -30,31 +32,33 @@ def run(launch: Launch) -> int:
     parser = argparse.ArgumentParser("nginx-acme status", description=__doc__)
     parser.add_argument("--json", action="store_true", help="as a document for programs")
     given = parser.parse_args(launch.command.rest)
-    understood = understand(launch, always=True)
-    if understood is None:
-        return 1
-    now = utc_now()
-    running = current_work(understood)
-    wanted = running.certificates if running else understood.plan.certificates
-    rows = [_row(one, now) for one in standings(wanted, understood.store, now)]
-    known = {row.names for row in rows}
-    rows += [_missing(c, k) for c in wanted for k in c.key_types if _names(c) not in known]
-    master = find_master(understood.pid_file)
+    home, now = find_home(launch), utc_now()
+    certificates, pid_file = _wanted(home)
+    rows = [_row(one, now) for one in standings(certificates, home.store, now)]
     if given.json:
-        pid = master.pid if master else None
-        document = report.to_json(rows, nginx_pid=pid, now=now)
+        master = find_master(pid_file) if pid_file else None
+        document = report.to_json(rows, nginx_pid=master.pid if master else None, now=now)
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         sys.stdout.write(report.to_text(rows, now))
     return 0
 
 
+def _wanted(home: Home) -> tuple[Sequence[Certificate], str | None]:
+    """Which certificates there are to be, and nginx's pid file."""
+    work = current_work(home)
+    if work is not None:
+        return work.certificates, work.pid_file
+    understood = understand(home.launch)
+    return (understood.plan.certificates, understood.pid_file) if understood else ((), None)
+
+
 def _row(one: Standing, now: datetime) -> Row:
     facts = one.shown.facts if one.shown else None
     certificate = one.certificate
     return Row(
-        label=one.folder.label,
-        names=_names(certificate),
+        label=one.label,
+        names=tuple(name.value for name in certificate.names),
         issuer=certificate.issuer.name,
         directory_url=certificate.issuer.directory_url,
         key_type=one.key_type,
@@ -67,34 +71,9 @@ def _row(one: Standing, now: datetime) -> Row:
         next_attempt=_next(one, now),
         failures=one.attempt.failures,
         problem=one.attempt.problem,
-        path=one.folder.bundle_path(one.key_type),
+        path=one.folder.bundle_path(one.key_type) if one.folder else "",
         places=tuple(map(str, certificate.places)),
     )
-
-
-def _missing(certificate: Certificate, key_type: str) -> Row:
-    return Row(
-        label=certificate.names[0].value,
-        names=_names(certificate),
-        issuer=certificate.issuer.name,
-        directory_url=certificate.issuer.directory_url,
-        key_type=key_type,
-        profile=certificate.profile,
-        state="missing",
-        not_before=None,
-        not_after=None,
-        issued_by=None,
-        renewal=None,
-        next_attempt=None,
-        failures=0,
-        problem=None,
-        path="",
-        places=tuple(map(str, certificate.places)),
-    )
-
-
-def _names(certificate: Certificate) -> tuple[str, ...]:
-    return tuple(name.value for name in certificate.names)
 
 
 def _state(one: Standing) -> str:

@@ -1,0 +1,173 @@
+"""The stories of `-s`: what is said to the nginx that runs.
+
+    reload               a new generation for it, tested, switched, signalled, proved
+    stop, quit, reopen   nginx sends them itself, told the main file that it was started with
+
+A reload goes to the master that runs, at the path that it was started with. If anything is wrong
+it stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+from nginx_acme import generation
+from nginx_acme.draft import draft, free_addresses, leave_renew, switch, write
+from nginx_acme.errors import NginxAcmeError, ReloadFailed
+from nginx_acme.launch import SHELTER, understand, utc_now
+from nginx_acme.places import borrow, keep
+from nginx_acme.process import check
+from nginx_acme.reload import find_master, listening, reload
+from nginx_acme.standing import missing, unfinished
+from nginx_acme.store import Store
+
+if TYPE_CHECKING:
+    from nginx_acme.generation import Generation
+    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.reload import Master
+
+RELOAD_WAIT = 30.0
+"""Seconds for nginx to take up a reload that it accepted in a test."""
+
+
+def signal(launch: Launch) -> int:
+    """Do what `-s` says; the exit code.
+
+    Raises:
+        NginxAcmeError: a mistake in the configuration, nginx refuses it, or doesn't run with a
+            generation of ours; everything stays as it was.
+    """
+    return _reload(launch) if launch.command.signal == "reload" else _send(launch)
+
+
+# stop, quit, reopen ----------------------------------------------------------------------
+
+
+def _send(launch: Launch) -> int:
+    """Let nginx send it; it reads its configuration to learn where its pid file is."""
+    understood = understand(launch)
+    if understood is None:
+        launch.become_nginx(launch.command.argv)
+    main = _generated_main(understood)
+    if main is not None:
+        launch.become_nginx(launch.command.for_nginx(main))
+    with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
+        return _send_by(understood.at(runtime=Store(scratch)))
+
+
+def _generated_main(understood: Understood) -> str | None:
+    """The main file that nginx was started with, or would be; None where none was ever made."""
+    main = understood.home.generated_main
+    if os.path.exists(main):
+        return main
+    master = find_master(understood.pid_file)
+    root = None if master is None else _root_of(master)
+    return None if root is None else understood.at(runtime=Store(root)).home.generated_main
+
+
+def _send_by(rehearsed: Understood) -> int:
+    """By a generation that is made for this alone: nginx runs on the user's own file, or not."""
+    launch, home = rehearsed.launch, rehearsed.home
+    places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
+    written = write(rehearsed, places, ())
+    said = check(launch.nginx, launch.command.for_nginx(written.main), written.translate)
+    for line in said.lines:
+        sys.stderr.write(f"{line}\n")
+    return said.returncode
+
+
+# reload ----------------------------------------------------------------------------------
+
+
+def _reload(launch: Launch) -> int:
+    understood = understand(launch, always=True)
+    master = None if understood is None else find_master(understood.pid_file)
+    if understood is None or not _concerns_us(understood, master):
+        launch.become_nginx(launch.command.argv)
+    launch.log.add_file(understood.error_log)
+    if master is None:
+        raise NginxAcmeError(f'nginx is not running, "{understood.pid_file}" names no master')
+    running = _as_started(understood, master)
+    running.tell_warnings()
+    _activate(running, _drafted(running, master), master)
+    home = running.home
+    if not home.sheltered and unfinished(running.plan.certificates, home.store, utc_now()):
+        leave_renew(home, running.error_log, beside_nginx=True)
+    return 0
+
+
+def _concerns_us(understood: Understood, master: Master | None) -> bool:
+    """Whether the configuration is ours, or that which nginx runs is, though the user's isn't now."""
+    return bool(understood.plan.ours) or (master is not None and _root_of(master) is not None)
+
+
+def _as_started(understood: Understood, master: Master) -> Understood:
+    """The configuration with its things where the running nginx reads them.
+
+    A changed `acme_state_path` is taken up by the next start; until then nginx reads its
+    generation where it is.
+    """
+    if master.uses(understood.home.generated_main):
+        return understood
+    root, log = _root_of(master), understood.launch.log
+    if root is None:
+        raise NginxAcmeError('nginx must be restarted once to use "acme"')
+    if os.path.basename(root) == SHELTER:
+        running = understood.at(runtime=Store(root))
+        log.warn(
+            f'nginx was started while "{understood.home.store.root}" could not be written; no CA'
+            " is asked until it is restarted"
+        )
+    else:
+        store = Store(root)
+        running = understood.at(store=store, runtime=store)
+        log.warn(
+            f'nginx was started with the state in "{root}", "{understood.home.store.root}" is used'
+            " after the next restart"
+        )
+    if not master.uses(running.home.generated_main):
+        raise NginxAcmeError(
+            f'nginx (pid {master.pid}) was started for another configuration: "{master.conf}"'
+        )
+    return running
+
+
+def _root_of(master: Master) -> str | None:
+    """The state directory of a master that runs a generation of ours."""
+    instance, generated, _ = (master.conf or "").rpartition("/generated/")
+    root, instances, _ = instance.rpartition("/instances/")
+    return root if generated and instances else None
+
+
+def _drafted(running: Understood, master: Master) -> Generation:
+    """A generation that nginx accepts, with something to serve at each path."""
+    home, plan, now = running.home, running.plan, utc_now()
+    free = free_addresses(running, listening(master.pid))
+    home.runtime.open_for_writing()
+    if home.sheltered:
+        return draft(running, borrow(plan, home.store, home.stand_ins, now), free)
+    drafted = draft(running, keep(plan, home.store, now), free)
+    local = [c for c in missing(plan.certificates, home.store, now) if c.issuer.local]
+    if local:
+        from nginx_acme.issuing import Scene, issue_locally
+
+        issue_locally(local, Scene(home.store, running.launch.log, running.launch.signals))
+    return drafted
+
+
+def _activate(running: Understood, drafted: Generation, master: Master) -> None:
+    """Make nginx read it; the generation before comes back if nginx doesn't take it."""
+    home = running.home
+    with home.runtime.lock_generation(home.instance):
+        before = generation.current(home.instance.path)
+        switch(running, drafted)
+        try:
+            reload(master, RELOAD_WAIT, error_log=running.error_log)
+        except ReloadFailed:
+            if before is not None:
+                generation.switch(home.instance.path, before)
+            raise
+        generation.prune(home.instance.path)

@@ -1,0 +1,230 @@
+"""A generation from its first word to being the one that nginx reads, and what it leaves to do.
+
+    write, draft     it is on disk; nginx has accepted it
+    switch           nginx reads it at the next start or reload
+    current_work     what it leaves to do, for those who come later
+    leave_renew      a process that does it
+
+A draft is not in use. So whatever goes wrong with one, nginx goes on with what it has.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from nginx_acme import disk, generation
+from nginx_acme.commandline import parse
+from nginx_acme.directives import hint
+from nginx_acme.errors import NginxRejected, StateError
+from nginx_acme.generate import OUTSIDE, generate
+from nginx_acme.process import bindable, check, spawn_detached
+from nginx_acme.work import from_json, to_json, work_of
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from nginx_acme.commandline import CommandLine
+    from nginx_acme.generate import Answer
+    from nginx_acme.generation import Generation
+    from nginx_acme.launch import Home, Launch, Understood
+    from nginx_acme.nginx.listen import Address, Listen
+    from nginx_acme.places import Places
+    from nginx_acme.process import Check, Nginx
+    from nginx_acme.work import Work
+
+
+def free_addresses(understood: Understood, held: Container[Address] = ()) -> tuple[Listen, ...]:
+    """The addresses to add that nginx can listen on; `nginx -t` doesn't notice a busy one.
+
+    Args:
+        understood: the configuration.
+        held: addresses that our own running nginx listens on; they are free for it.
+    """
+    free: list[Listen] = []
+    for listen in understood.plan.added:
+        host, port = listen.address
+        busy = listen.address not in held and bindable(host, port, ipv6only=listen.ipv6only)
+        if not busy:
+            free.append(listen)
+            continue
+        understood.launch.log.warn(
+            f"{listen.address} is left out, {busy}; whoever listens there must forward"
+            " /.well-known/acme-challenge/ to nginx"
+        )
+    return tuple(free)
+
+
+def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> Generation:
+    """Write a new generation; nobody has judged it yet."""
+    home = understood.home
+    return generation.write(
+        home.instance.path,
+        home.main,
+        generate(understood.source, understood.plan, places.layout(added)),
+        exclude=home.store.root,
+    )
+
+
+def draft(understood: Understood, places: Places, added: tuple[Listen, ...]) -> Generation:
+    """Write a new generation and let nginx judge it.
+
+    Raises:
+        NginxRejected: nginx refuses it; its words, with the user's file and line.
+    """
+    written = write(understood, places, added)
+    said = _test(understood.launch, understood.launch.command, written)
+    if not said.ok:
+        written.discard()
+        raise NginxRejected(tuple(map(hint, said.lines)))
+    return written
+
+
+def nowhere(nginx: Nginx) -> str | None:
+    """An error log for tests, where nginx has an option for it: we write the user's path there."""
+    return "/dev/null" if nginx.takes_error_log else None
+
+
+def switch(understood: Understood, drafted: Generation) -> None:
+    """Make a draft the generation that nginx reads, and keep the one before it."""
+    launch = understood.launch
+    work = work_of(
+        understood.plan,
+        options=launch.command.settings(understood.home.main, prefix=launch.prefix),
+        pid_file=understood.pid_file,
+        error_log=understood.error_log,
+    )
+    _switch(understood.home, drafted, work)
+
+
+def _switch(home: Home, drafted: Generation, work: Work) -> None:
+    disk.replace(drafted.work, to_json(work), mode=0o600, durable=False)
+    generation.switch(home.instance.path, drafted)
+
+
+# The current generation ------------------------------------------------------------------
+
+
+def current_work(home: Home) -> Work | None:
+    """What the generation that nginx runs leaves to do; None without one."""
+    current = generation.current(home.instance.path)
+    text = disk.read(current.work) if current is not None else None
+    return None if current is None or text is None else from_json(text, current.work)
+
+
+def test_current(home: Home, work: Work) -> Check | None:
+    """`nginx -t` on the generation that nginx runs, as nginx was started; None without one."""
+    current = generation.current(home.instance.path)
+    return None if current is None else _test(home.launch, parse(work.options), current)
+
+
+def _test(launch: Launch, command: CommandLine, written: Generation) -> Check:
+    """`nginx -t` on a generation; what it says has the user's paths."""
+    argv = command.for_test(written.main, error_log=nowhere(launch.nginx))
+    return check(launch.nginx, argv, written.translate)
+
+
+def answer_anew(home: Home, old: Answer, new: Answer) -> None:
+    """Make the current generation answer for another account, and nothing else anew.
+
+    Not from the user's files, which may be under the operator's hands: the name and thumbprint of
+    the old account give way to the new ones where they stand.
+
+    Raises:
+        NginxRejected: nginx refuses it; the current one stays.
+        StateError: it can't be written, or there is no current one.
+    """
+    instance, work = home.instance.path, current_work(home)
+    current = generation.current(instance)
+    if current is None or work is None:
+        raise StateError(f'"{instance}" has no generation', instance)
+    texts = {
+        path: text.replace(old.name, new.name).replace(old.thumbprint, new.thumbprint)
+        for path, text in _changed_files(current)
+    }
+    anew = generation.write(instance, current.user_main, texts, exclude=home.store.root)
+    said = _test(home.launch, parse(work.options), anew)
+    if not said.ok:
+        anew.discard()
+        raise NginxRejected(said.lines)
+    _switch(home, anew, work)
+
+
+def _changed_files(written: Generation) -> Iterator[tuple[str, str]]:
+    """The user's path and the text of each file of a generation that is no link."""
+    user_folder = os.path.dirname(written.user_main)
+    for folder, _, names in os.walk(written.path):
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.islink(path):
+                continue
+            place = os.path.relpath(path, written.path)
+            outside = place.startswith(f"{OUTSIDE}/")
+            user_path = place[len(OUTSIDE) :] if outside else os.path.join(user_folder, place)
+            yield user_path, (disk.read(path) or b"").decode("utf-8", "surrogateescape")
+
+
+# What is left to do ----------------------------------------------------------------------
+
+
+def leave_renew(home: Home, error_log: str, *, beside_nginx: bool = False) -> None:
+    """Leave a process behind that gets what is missing through the running nginx, and reloads.
+
+    That it can't be started is never a reason for nginx not to be.
+
+    Args:
+        home: of the nginx.
+        error_log: where that logs.
+        beside_nginx: it runs already; if there is such a process, too, that one sees what is new.
+    """
+    if beside_nginx and _is_held(home.instance.agent_lock):
+        return
+    launch = home.launch
+    options = launch.command.settings(home.main, prefix=launch.prefix)
+    program = [sys.executable, "-I", "-c", _RUN, *sys.path, "--"]
+    environ = {name: launch.environ[name] for name in _FOR_RENEW if name in launch.environ}
+    environ["NGINX_ACME_NGINX"] = launch.nginx.path
+    try:
+        spawn_detached(
+            [*program, *options, "renew", "--finish", home.store.root],
+            environ,
+            stderr=logs_to_stderr(error_log),
+        )
+    except OSError as error:
+        launch.log.error(f"nobody gets what is missing until the next start or renew: {error}")
+
+
+def _is_held(path: str) -> bool:
+    held = disk.try_lock(path)
+    if held is None:
+        return True
+    held.release()
+    return False
+
+
+def logs_to_stderr(error_log: str | None) -> bool:
+    """Whether nginx logs to our stderr, by that name or by a link as in the official image."""
+    if error_log is None or error_log == "stderr":
+        return error_log is not None
+    try:
+        return os.path.samestat(os.stat(error_log), os.fstat(2))
+    except OSError:
+        return False
+
+
+_RUN = (
+    "import sys; end = sys.argv.index('--'); sys.path[:] = sys.argv[1:end];"
+    " sys.argv[1:end + 1] = []; from nginx_acme.__main__ import run; run()"
+)
+"""Not ``-m``: isolated (-I), it would not find what is installed for one user alone."""
+
+_FOR_RENEW = (
+    "NGINX_ACME_DEBUG",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+)
+"""What a detached process gets of our environment: how it reaches the CA."""

@@ -1,0 +1,207 @@
+"""Where nginx finds each certificate, and whose challenges it answers.
+
+    keep      in the store, which gets what it lacks: for every path the nearest certificate that
+              there is, last of all a temporary one, and for every account a key
+    borrow    from the store as it is; what it lacks is put into another folder
+
+nginx doesn't start without a file at each path, so this comes before anything is asked for.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from nginx_acme import disk
+from nginx_acme.account import find_account, make_account
+from nginx_acme.acme.jws import AccountKey
+from nginx_acme.certificate import file_name, new_key, temporary
+from nginx_acme.errors import ConfigError, StateError
+from nginx_acme.generate import Answer, Layout
+from nginx_acme.store import Identity
+from nginx_acme.store.labels import variable_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from nginx_acme.certificate import Bundle
+    from nginx_acme.nginx.listen import Listen
+    from nginx_acme.plan import Certificate, Issuer, Plan
+    from nginx_acme.store import AccountFolder, CertificateFolder, Store
+
+    Place = tuple[tuple[str, frozenset[str], str | None] | None, str]
+    """Identity and key type; no identity: for servers that no certificate can name."""
+
+T = TypeVar("T")
+
+NAMELESS = "_nameless"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The path of each certificate, and the accounts whose challenges are answered."""
+
+    paths: Mapping[Place, str]
+    answers: tuple[Answer, ...]
+
+    def layout(self, added: tuple[Listen, ...]) -> Layout:
+        """What the generated text needs to know of all this."""
+        return Layout(lambda identity, key: self.paths[identity, key], self.answers, added)
+
+
+def keep(plan: Plan, store: Store, now: datetime) -> Places:
+    """Places in the store, which is open for writing; it has something at each of them then.
+
+    Raises:
+        ConfigError: an account key of the operator's is none.
+        StateError: the store can't be written after all.
+    """
+    stand_ins = _StandIns(now)
+    paths: dict[Place, str] = {}
+    for certificate in plan.certificates:
+        folder = store.create(_identity(certificate), [name.value for name in certificate.names])
+        for key_type in certificate.key_types:
+            _place(store, folder, key_type, stand_ins)
+            paths[folder.identity, key_type] = folder.bundle_path(key_type)
+    for key_type in _nameless(plan):
+        path = f"{store.root}/certificates/{NAMELESS}/{file_name(key_type)}"
+        paths[None, key_type] = _write(path, stand_ins.make((), key_type))
+    return Places(paths, answers(plan.issuers, store, now))
+
+
+def answers(issuers: Iterable[Issuer], store: Store, now: datetime) -> tuple[Answer, ...]:
+    """What nginx says for each account; an account that isn't there gets its key now."""
+    made = [make_account(store, issuer, now) for issuer in issuers if not issuer.local]
+    return _each_once(answer_of(store, account) for account in made)
+
+
+def answer_of(store: Store, account: AccountFolder) -> Answer:
+    """What nginx says for one account.
+
+    Raises:
+        ConfigError: its key, a file of the operator's, is of a kind that no CA knows.
+    """
+    try:
+        thumbprint = AccountKey(account.key_pem).thumbprint
+    except ValueError as error:
+        raise ConfigError(f"the key of account {account.name} is no account key: {error}") from None
+    return Answer(account.name, thumbprint, store.challenges(account.name))
+
+
+def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
+    """Places for the plan with nothing written but into `folder`, which is made if need be.
+
+    What the store has is used where it is, whatever it is; to a user who may not read it, it has
+    nothing. An account that isn't there is answered for in the right form by nobody's thumbprint:
+    the text is what matters.
+
+    Raises:
+        ConfigError: as `keep`.
+        StateError: `folder` can't be written.
+    """
+    stand_ins = _StandIns(now)
+    paths: dict[Place, str] = {}
+    for certificate in plan.certificates:
+        identity = _identity(certificate)
+        for key_type in certificate.key_types:
+            path = _readable(partial(_path_in, store, identity, key_type))
+            if path is None:
+                nearest = _readable(partial(store.nearest, identity, key_type, now))
+                bundle = nearest or stand_ins.make(identity.names, key_type)
+                path = _write(f"{folder}/{len(paths)}-{file_name(key_type)}", bundle)
+            paths[identity, key_type] = path
+    for key_type in _nameless(plan):
+        path = f"{folder}/{NAMELESS}-{file_name(key_type)}"
+        paths[None, key_type] = _write(path, stand_ins.make((), key_type))
+    asked = [issuer for issuer in plan.issuers if not issuer.local]
+    return Places(paths, _each_once(_borrowed_answer(store, issuer) for issuer in asked))
+
+
+def _readable(ask: Callable[[], T | None]) -> T | None:
+    """What the store says; None for a user who may not read it."""
+    try:
+        return ask()
+    except StateError:
+        return None
+
+
+def _path_in(store: Store, identity: Identity, key_type: str) -> str | None:
+    folder = store.find(identity)
+    if folder is None or folder.read(key_type) is None:
+        return None
+    return folder.bundle_path(key_type)
+
+
+def _borrowed_answer(store: Store, issuer: Issuer) -> Answer:
+    account = _readable(partial(find_account, store, issuer))
+    if account is not None:
+        return answer_of(store, account)
+    name = f"{variable_of(issuer.name)}_{0:08x}"
+    return Answer(name, "A" * 43, store.challenges(name))
+
+
+def _each_once(found: Iterable[Answer]) -> tuple[Answer, ...]:
+    """Two names of one issuer have one account."""
+    return tuple({answer.name: answer for answer in found}.values())
+
+
+def _identity(certificate: Certificate) -> Identity:
+    return Identity(*certificate.identity)
+
+
+def _nameless(plan: Plan) -> Iterator[str]:
+    """The key types of servers that no certificate can name."""
+    found = {key: None for one in plan.managed if one.identity is None for key in one.key_types}
+    return iter(found)
+
+
+def _place(store: Store, folder: CertificateFolder, key_type: str, stand_ins: _StandIns) -> None:
+    """Let nginx have the nearest certificate there is where its own is missing or over.
+
+    Who holds the lock is about to put a better one there, and has placed something before.
+    """
+    if not _is_wanting(folder, key_type, stand_ins.now):
+        return
+    held = store.try_lock_certificate(folder)
+    if held is None and folder.read(key_type) is not None:
+        return
+    with held or nullcontext():
+        # Whoever had the lock may just have installed one.
+        if not _is_wanting(folder, key_type, stand_ins.now):
+            return
+        nearest = store.nearest(folder.identity, key_type, stand_ins.now)
+        if nearest is not None or not _is_standing_in(folder.read(key_type), stand_ins.now):
+            bundle = nearest or stand_ins.make(folder.identity.names, key_type)
+            folder.place_nearest(key_type, bundle)
+
+
+def _is_wanting(folder: CertificateFolder, key_type: str, now: datetime) -> bool:
+    own = folder.own(key_type)
+    return own is None or own.facts.not_after <= now
+
+
+def _is_standing_in(there: Bundle | None, now: datetime) -> bool:
+    """Whether a temporary certificate is there already and still looks like one to serve."""
+    return there is not None and there.facts.temporary and there.facts.not_after > now
+
+
+class _StandIns:
+    """Temporary certificates, with one key for all of a type: it protects nothing."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self._keys: dict[str, bytes] = {}
+
+    def make(self, names: Iterable[str], key_type: str) -> Bundle:
+        if key_type not in self._keys:
+            self._keys[key_type] = new_key(key_type)
+        return temporary(names, key_type, self.now, key_pem=self._keys[key_type])
+
+
+def _write(path: str, bundle: Bundle) -> str:
+    disk.make_folder(path.rpartition("/")[0], 0o700)
+    disk.replace(path, bundle.pem, mode=0o600, durable=False)
+    return path
