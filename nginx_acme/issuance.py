@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme.acme.order import abandon, complete
 from nginx_acme.acme.resources import Identifier, OrderStatus
-from nginx_acme.certificate import csr, key_type_of, make_bundle, new_key
+from nginx_acme.certificate import csr, fingerprint, key_type_of, make_bundle, new_key
 from nginx_acme.errors import AcmeError, BadBundle, OrderFailed, Problem, UnexpectedAnswer
 from nginx_acme.store import PendingOrder
 
@@ -127,6 +127,8 @@ class Session:
             AcmeError: as `acme.order.complete`; the order may be taken up again.
         """
         pending = wanted.folder.pending
+        if _is_spent(wanted.folder):
+            pending.clear()
         order = await self._taken_up(wanted)
         if order is None:
             await self._make_key(wanted)
@@ -246,6 +248,22 @@ class Session:
             not over or order.status is OrderStatus.VALID
         )
         return order if usable else None
+
+
+def _is_spent(folder: CertificateFolder) -> bool:
+    """Whether the key of an earlier order is of no use any more.
+
+    It is damaged, or the certificate that was made with it is in place: whoever got it was killed
+    before the order could be forgotten. Taken up, that order would give the same one again.
+    """
+    key_pem = folder.pending.key_pem()
+    if key_pem is None:
+        return False
+    try:
+        own = folder.own(key_type_of(key_pem))
+    except BadBundle:
+        return True
+    return own is not None and fingerprint(own.pem) == fingerprint(key_pem)
 
 
 def _is_type(key_pem: bytes, key_type: str) -> bool:
