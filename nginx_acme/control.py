@@ -18,6 +18,7 @@ from nginx_acme import generation
 from nginx_acme.draft import draft, free_addresses, leave_renew, switch, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
 from nginx_acme.launch import SHELTER, understand, utc_now
+from nginx_acme.loaded import on_disk
 from nginx_acme.places import borrow, keep
 from nginx_acme.process import check
 from nginx_acme.reload import find_master, listening, reload
@@ -164,10 +165,12 @@ def _activate(running: Understood, drafted: Generation, master: Master) -> None:
     with home.runtime.lock_generation(home.instance):
         before = generation.current(home.instance.path)
         switch(running, drafted)
+        seen = on_disk(running.plan.certificates, home.store, utc_now())
         try:
             reload(master, RELOAD_WAIT, error_log=running.error_log)
         except ReloadFailed:
             if before is not None:
                 generation.switch(home.instance.path, before)
             raise
+        home.instance.note_loaded(seen)
         generation.prune(home.instance.path)

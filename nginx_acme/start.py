@@ -24,6 +24,7 @@ from nginx_acme.directives import hint
 from nginx_acme.draft import draft, free_addresses, leave_renew, nowhere, switch, write
 from nginx_acme.errors import NginxAcmeError, StateError
 from nginx_acme.launch import SHELTER, understand, utc_now
+from nginx_acme.loaded import on_disk
 from nginx_acme.places import answers, borrow, keep
 from nginx_acme.process import check
 from nginx_acme.reload import find_master
@@ -105,6 +106,7 @@ def _prepared_in_store(understood: Understood) -> Home:
     if answered != places.answers:  # a CA has forgotten its account
         drafted = draft(understood, replace(places, answers=answered), added)
     _switch(understood, drafted)
+    home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
     if unfinished(plan.certificates, home.store, utc_now()):
         leave_renew(home, understood.error_log)
     return home

@@ -24,6 +24,7 @@ from nginx_acme.draft import answer_anew, current_work, logs_to_stderr, test_cur
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import find_home, utc_now
+from nginx_acme.loaded import behind, on_disk
 from nginx_acme.log import Log
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
@@ -124,7 +125,8 @@ class Renewal:
             force=force,
             as_long_as=lambda: master is None or self.lives(master),
         )
-        if outcome is not None and outcome.installed:
+        is_behind = master is not None and bool(self._behind(work))
+        if outcome is not None and (outcome.installed or is_behind):
             self._activate(work, outcome.installed)
         return outcome
 
@@ -162,8 +164,9 @@ class Renewal:
             self._reload(self.work())
 
     def _activate(self, work: Work, installed: Sequence[Wanted]) -> None:
-        """Let nginx load the new files."""
-        labels = ", ".join(dict.fromkeys(wanted.folder.label for wanted in installed))
+        """Let nginx load the new files, and those that another process got."""
+        new = [*(wanted.folder.label for wanted in installed), *self._behind(work)]
+        labels = ", ".join(dict.fromkeys(new))
         with self._home.store.lock_generation(self._home.instance):
             self._must_be_accepted(work, installed)
             if self._reload(work):
@@ -176,8 +179,15 @@ class Renewal:
         master = self.master()
         if master is None:
             return False
+        seen = on_disk(work.certificates, self._home.store, utc_now())
         reload(master, RELOAD_WAIT, error_log=work.error_log)
+        self._home.instance.note_loaded(seen)
         return True
+
+    def _behind(self, work: Work) -> list[str]:
+        """What nginx hasn't read yet, whoever got it."""
+        home = self._home
+        return behind(home.instance, work.certificates, home.store, utc_now())
 
     def _must_be_accepted(self, work: Work, installed: Sequence[Wanted]) -> None:
         """Raise NginxRejected where nginx refuses its configuration.

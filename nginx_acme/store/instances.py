@@ -18,6 +18,7 @@ from nginx_acme.store import records
 from nginx_acme.store.labels import label_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from nginx_acme.store.records import Access
@@ -69,6 +70,15 @@ class Instance:
         self.access.demand()
         disk.make_folder(self.path, SEARCHABLE_FOLDER)
 
+    def note_loaded(self, loaded: Mapping[str, Mapping[str, str]]) -> None:
+        """Note what nginx has read: serial numbers by label and key type (`nginx_acme.loaded`)."""
+        self.access.demand()
+        records.save(self._loaded, dict(loaded), durable=False)
+
+    def loaded(self) -> Mapping[str, Mapping[str, str]]:
+        """What nginx has read, as far as it is known."""
+        return records.load(self._loaded) or {}
+
     def begin_wait(self, now: datetime) -> None:
         """Note that a start waits for certificates, before it does."""
         self.access.demand()
@@ -84,6 +94,10 @@ class Instance:
         """Whether a start within the last hour waited and never finished."""
         since = records.time((records.load(self._wait) or {}).get("since"))
         return since is not None and timedelta(0) <= now - since < WAIT_BUDGET
+
+    @property
+    def _loaded(self) -> str:
+        return os.path.join(self.path, "loaded.json")
 
     @property
     def _wait(self) -> str:

@@ -106,3 +106,14 @@ def test_a_broken_note_of_a_wait_is_none(instance: Instance) -> None:
     instance.begin_wait(NOW)
     Path(instance.path, "waiting.json").write_bytes(b"\0\0")
     assert not instance.waited_recently(NOW)
+
+
+def test_what_nginx_has_read(store: Store, instance: Instance) -> None:
+    """It is known to the next process, and unknown after a power cut."""
+    assert instance.loaded() == {}
+    instance.make()
+    instance.note_loaded({"example.com": {"ecdsa:256": "1f"}})
+    next_start = Store(store.root).instance(CONF, PREFIX, HOST)
+    assert next_start.loaded() == {"example.com": {"ecdsa:256": "1f"}}
+    Path(instance.path, "loaded.json").write_bytes(b'{"example.com"')
+    assert instance.loaded() == {}

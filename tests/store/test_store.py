@@ -170,6 +170,7 @@ def test_a_store_opened_for_reading_is_not_written(store: Store) -> None:
         instance.make,
         lambda: instance.begin_wait(NOW),
         instance.end_wait,
+        lambda: instance.note_loaded({}),
     ]
     for write in writes:
         with pytest.raises(StateError, match="is not open for writing") as caught:

@@ -1,0 +1,46 @@
+"""Which certificates nginx has read, so that one that it hasn't is never forgotten.
+
+Whoever installs a certificate may be killed before nginx is told; and who waits for another's
+work finds nothing left to do, while its own nginx serves what was there before. So what is on
+disk is noted when nginx is about to read it, and compared by the next `renew`.
+
+Times were no way to know it: a worker that crashed is younger than what it serves, and a clock
+that was set makes a file older than the process that never saw it. A reload that somebody else
+asked for is not noted, and costs one more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nginx_acme.standing import standings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from nginx_acme.plan import Certificate
+    from nginx_acme.store import Instance, Store
+
+
+def on_disk(
+    certificates: Iterable[Certificate], store: Store, now: datetime
+) -> Mapping[str, Mapping[str, str]]:
+    """What nginx would read now: serial numbers by the certificate's label and the key type."""
+    found: dict[str, dict[str, str]] = {}
+    for one in standings(certificates, store, now):
+        if one.shown is not None:
+            found.setdefault(one.label, {})[one.key_type] = f"{one.shown.facts.serial:x}"
+    return found
+
+
+def behind(
+    instance: Instance, certificates: Iterable[Certificate], store: Store, now: datetime
+) -> list[str]:
+    """The labels of certificates that nginx has read in another state; none where none is known."""
+    loaded = instance.loaded()
+    return [
+        label
+        for label, serials in on_disk(certificates, store, now).items()
+        if label in loaded and loaded[label] != serials
+    ]
