@@ -90,6 +90,9 @@ class AcmeError(NginxAcmeError):
     """Not before this time, by the CA's own word."""
 
 
+NO_TYPE = "about:blank"
+"""The type of a problem that says no more than its HTTP status (RFC 7807 §4.2)."""
+
 _PERMANENT = frozenset(
     {
         "badCSR",
@@ -135,7 +138,10 @@ class Problem(AcmeError):
     def __str__(self) -> str:
         """The CA's words, then those about each identifier."""
         about = f"{self.identifier}: " if self.identifier else ""
-        words = f"{about}{self.detail} ({self.type})" if self.detail else f"{about}{self.type}"
+        kind = f" ({self.type})" if self.type != NO_TYPE else ""
+        words = f"{about}{self.detail}{kind}" if self.detail else f"{about}{self.type}"
+        if self.instance and self.type == "userActionRequired":
+            words += f", see {self.instance}"  # where a person has to go (RFC 8555 §7.3.3)
         return "; ".join((words, *map(str, self.subproblems)))
 
 

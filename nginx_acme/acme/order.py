@@ -5,8 +5,8 @@ is remembered here that the CA doesn't know. Progress is seen by asking for the 
 its status follows from its authorizations: polling each authorization (as most clients do) costs
 a request for each name and each poll. When to ask is said by `poll_delays` and by the CA.
 
-How long it may take in all is the caller's to say, by cancelling; whatever the end, every
-challenge that was presented is cleaned up.
+How long it may take in all is the caller's to say, by cancelling, and a CA that takes its time is
+left alone after `LONGEST_POLL`; whatever the end, every challenge that was presented is cleaned up.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import timedelta
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nginx_acme.acme.resources import NO_TYPE, AuthorizationStatus, ChallengeStatus, OrderStatus
-from nginx_acme.errors import AcmeError, OrderFailed, Problem, UnexpectedAnswer
+from nginx_acme.acme.resources import AuthorizationStatus, ChallengeStatus, OrderStatus
+from nginx_acme.errors import NO_TYPE, AcmeError, OrderFailed, Problem, UnexpectedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -43,6 +44,10 @@ and load balancers say 503 while a server behind them restarts."""
 LONGEST_LAG = 60.0
 """Seconds of Retry-After with such an answer that are waited here; what is longer is a refusal."""
 
+LONGEST_POLL = 300.0
+"""Seconds after which a CA that has not decided is left alone, and so it is where it says itself
+that it will take longer: some need a person's consent. The order stays as it is."""
+
 SETTLE_DELAYS = (0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0)
 """Seconds between looks at the authorizations of an order that has failed."""
 
@@ -61,6 +66,18 @@ class NotOffered(AcmeError):
     """The CA offers no challenge of the wanted type for a name; no later answer will differ."""
 
     permanent = True
+
+
+class Unfinished(AcmeError):
+    """The CA needs longer than anybody should wait; the order may be taken up after `retry_after`.
+
+    `status` is the order's: one that is `processing` has all that it needs from us.
+    """
+
+    def __init__(self, status: OrderStatus, retry_after: datetime | None) -> None:
+        super().__init__(f"the CA is not done yet, its order is {status}")
+        self.status = status
+        self.retry_after = retry_after
 
 
 class Solver(Protocol):
@@ -114,6 +131,7 @@ async def complete(
     Raises:
         OrderFailed: the order is invalid; no authorization is undecided that could still be used
         NotOffered: the solver's type of challenge can't be had for a name
+        Unfinished: the CA takes too long
         Problem: the CA refused a request
         UnexpectedAnswer, Unreachable: as `Client` says; the order may be taken up again
     """
@@ -129,6 +147,8 @@ async def abandon(client: Client, order: Order) -> None:
 
     Valid authorizations stay, for the next order. What is gone already is no error.
     """
+    if order.status is not OrderStatus.PENDING:
+        return  # there is none that is undecided
     await _all(_deactivate(client, url) for url in order.authorizations)
 
 
@@ -232,7 +252,10 @@ class _Run:
         """
         delays = poll_delays()
         later = later or order.retry_after
+        end = self._client.now() + timedelta(seconds=LONGEST_POLL)
         while order.status in statuses:
+            if max(later or end, self._client.now()) > end:
+                raise Unfinished(order.status, later)
             await self._pause(next(delays), later)
             order = self._tell(await self._read(self._client.order, order.url))
             later = order.retry_after

@@ -21,7 +21,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from nginx_acme.errors import Problem, UnexpectedAnswer
+from nginx_acme.errors import NO_TYPE, Problem, UnexpectedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,9 +31,6 @@ LONGEST_TEXT = 2000
 
 MOST_SUBPROBLEMS = 100
 """As many as a certificate has names."""
-
-NO_TYPE = "about:blank"
-"""The type of a problem that says no more than its HTTP status (RFC 7807 §4.2)."""
 
 _PROBLEM_TYPES = "urn:ietf:params:acme:error:"
 _HTTPS = re.compile(

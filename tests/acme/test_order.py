@@ -14,10 +14,12 @@ from cryptography import x509
 from nginx_acme.acme.client import Client
 from nginx_acme.acme.order import (
     FETCHED_PAUSE,
+    LONGEST_POLL,
     POLL_DELAYS,
     SETTLE_DELAYS,
     SHORTEST_PAUSE,
     NotOffered,
+    Unfinished,
     abandon,
     complete,
     poll_delays,
@@ -502,6 +504,37 @@ def test_order_dies() -> None:
     virtual_time.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("options", "status", "seconds", "later"),
+    [
+        pytest.param({"validation_seconds": 1e6}, "pending", LONGEST_POLL, None, id="validates"),
+        pytest.param({"processing_seconds": 1e6}, "processing", LONGEST_POLL, None, id="issues"),
+        pytest.param(
+            {"processing_seconds": 1e6, "retry_after": 7200}, "processing", 0, 7200, id="says so"
+        ),
+    ],
+)
+def test_takes_too_long(
+    options: dict[str, Any], status: str, seconds: float, later: float | None
+) -> None:
+    """A CA that comes to no end is left alone, and its word when to come back is told."""
+
+    async def scenario() -> None:
+        scene = Scene(**({"retry_after": None} | options))
+        async with scene.client() as client:
+            with pytest.raises(Unfinished) as caught:
+                await scene.issue(client)
+            waited = virtual_time.seconds()
+            assert seconds <= waited <= seconds + 2 * POLL_DELAYS[-1]
+            assert caught.value.status == status
+            moment = caught.value.retry_after
+            assert (moment and (moment - now()).total_seconds()) == later
+            assert (await client.order(scene.saved[-1].url)).status == status
+        assert scene.clean
+
+    virtual_time.run(scenario())
+
+
 def test_invalid_before() -> None:
     """An order that was invalid when it was taken up is told so, without waiting."""
 
@@ -521,9 +554,7 @@ def test_no_reason() -> None:
     """Where the CA gives no reason at all, that is said for every name."""
     order = Order("https://a/1", OrderStatus.INVALID, tuple(identifiers("a.example")), (), "")
     found = problems(order, [])
-    assert str(found["a.example"]) == (
-        "the order is invalid, and the CA does not say why (about:blank)"
-    )
+    assert str(found["a.example"]) == ("the order is invalid, and the CA does not say why")
 
 
 def test_valid_without_certificate() -> None:
@@ -781,5 +812,21 @@ def test_abandon_refused() -> None:
             with pytest.raises(Problem) as caught:
                 await abandon(client, order)
         assert caught.value.status == 503
+
+    virtual_time.run(scenario())
+
+
+def test_abandon_nothing() -> None:
+    """An order with nothing undecided needs no request to be given up."""
+
+    async def scenario() -> None:
+        scene = Scene()
+        async with scene.client() as client:
+            await scene.issue(client)
+            order = await client.new_order(identifiers(NAME))
+            assert order.status is OrderStatus.READY
+            scene.ca.seen.clear()
+            await abandon(client, order)
+        assert scene.ca.log == []
 
     virtual_time.run(scenario())

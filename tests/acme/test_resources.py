@@ -302,19 +302,22 @@ def test_problem_with_instance() -> None:
         "instance": "https://example.com/acme/agreement/?token=W8Ih3PswD-8",
     }
     problem = problem_from_json(value, status=403)
-    assert problem.instance == "https://example.com/acme/agreement/?token=W8Ih3PswD-8"
+    assert str(problem) == (
+        "Terms of service have changed (userActionRequired), see"
+        " https://example.com/acme/agreement/?token=W8Ih3PswD-8"
+    )
     assert problem.permanent
 
 
 @pytest.mark.parametrize(
     ("value", "status", "words"),
     [
-        pytest.param(None, 503, "HTTP status 503 Service Unavailable (about:blank)", id="no JSON"),
-        pytest.param(["no"], 599, "HTTP status 599 (about:blank)", id="unknown status"),
-        pytest.param({}, 429, "HTTP status 429 Too Many Requests (about:blank)", id="empty"),
-        pytest.param({"detail": 5, "title": "No"}, 400, "No (about:blank)", id="title"),
+        pytest.param(None, 503, "HTTP status 503 Service Unavailable", id="no JSON"),
+        pytest.param(["no"], 599, "HTTP status 599", id="unknown status"),
+        pytest.param({}, 429, "HTTP status 429 Too Many Requests", id="empty"),
+        pytest.param({"detail": 5, "title": "No"}, 400, "No", id="title"),
         pytest.param({"type": "https://a/b", "detail": "x"}, 400, "x (https://a/b)", id="own type"),
-        pytest.param({"detail": "x", "status": 409}, 0, "x (about:blank)", id="inside of an order"),
+        pytest.param({"detail": "x", "status": 409}, 0, "x", id="inside of an order"),
         pytest.param({"type": None, "subproblems": {"a": 1}}, 0, "about:blank", id="all wrong"),
     ],
 )
