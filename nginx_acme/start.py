@@ -105,6 +105,8 @@ def _prepared_in_store(understood: Understood) -> Home:
     answered = answers(plan.issuers, home.store, utc_now())
     if answered != places.answers:  # a CA has forgotten its account
         drafted = draft(understood, replace(places, answers=answered), added)
+    if _runs(understood):  # by another start, which didn't wait
+        return home
     _switch(understood, drafted)
     home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
     if unfinished(plan.certificates, home.store, utc_now()):
