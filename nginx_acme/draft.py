@@ -179,14 +179,14 @@ def leave_renew(home: Home, error_log: str, *, beside_nginx: bool = False) -> No
     """
     if beside_nginx and _is_held(home.instance.agent_lock):
         return
-    launch = home.launch
+    launch, root = home.launch, home.store.root
     options = launch.command.settings(home.main, prefix=launch.prefix)
     program = [sys.executable, "-I", "-c", _RUN, *sys.path, "--"]
     environ = {name: launch.environ[name] for name in _FOR_RENEW if name in launch.environ}
     environ["NGINX_ACME_NGINX"] = launch.nginx.path
     try:
         spawn_detached(
-            [*program, *options, "renew", "--finish", home.store.root],
+            [*program, *options, "renew", "--finish", root, "--starter", str(os.getpid())],
             environ,
             stderr=logs_to_stderr(error_log),
         )

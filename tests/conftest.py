@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.launcher import Site
 from tests.servers import (
     NginxServer,
     NotPackaged,
@@ -25,6 +26,7 @@ from tests.servers import (
     find_newer,
     find_program,
     misleads,
+    wait_for,
 )
 
 if TYPE_CHECKING:
@@ -123,6 +125,27 @@ def start_nginx(open_path: Path) -> Iterator[Callable[..., NginxServer]]:
             return stack.enter_context(NginxServer(open_path, config, **more))
 
         yield start
+
+
+@pytest.fixture
+def make_site(open_path: Path) -> Iterator[Callable[..., Site]]:
+    """Make a folder for the launcher: `Site`'s arguments, without the folder.
+
+    Nothing of it is running any more when the test ends.
+    """
+    sites: list[Site] = []
+
+    def make(ca: Pebble | None = None, **more: Any) -> Site:
+        _need("installed", "nginx")
+        folder = open_path / f"site{len(sites)}"
+        folder.mkdir(mode=0o755)
+        sites.append(Site(folder, ca, **more))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.stop()
+    wait_for(lambda: not any(site.processes() for site in sites), 10, "the end of all of them")
 
 
 @pytest.hookimpl(wrapper=True)

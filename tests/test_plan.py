@@ -185,7 +185,5 @@ def test_work_survives_json() -> None:
         "server { listen 443 ssl; server_name .example.com; acme key=rsa:2048 profile=x; }"
         "server { listen 443 ssl; server_name printer 10.0.0.1 bücher.de; acme corp; }"
     )
-    work = work_of(
-        plan, nginx="/usr/sbin/nginx", options=("-c", MAIN), pid_file="/run/p", error_log=None
-    )
+    work = work_of(plan, options=("-c", MAIN), pid_file="/run/p", error_log="/var/log/e")
     assert from_json(to_json(work), "x") == work

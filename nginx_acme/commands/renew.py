@@ -48,8 +48,11 @@ LONGEST_STAY = timedelta(days=1)
 AGAIN = timedelta(minutes=1)
 """After what should not have happened."""
 START_WAIT = 60.0
-"""Seconds for nginx to write its pid file after a start left us behind, and for the process that
-an earlier start left behind to see that its nginx has ended."""
+"""Seconds for nginx to write its pid file after a start left us behind."""
+DAEMON_WAIT = 2.0
+"""Seconds for it after the process that it was started as has ended."""
+LOCK_WAIT = 60.0
+"""Seconds for the one that an earlier start left behind to end; a reload may keep it busy."""
 RELOAD_WAIT = 30.0
 """Seconds for nginx to take up a reload."""
 _POLL = 0.05
@@ -67,13 +70,14 @@ def run(launch: Launch) -> int:
         help="ask for the certificate with this name now, whatever the time and the failures",
     )
     parser.add_argument("--finish", metavar="STATE", help=argparse.SUPPRESS)
+    parser.add_argument("--starter", metavar="PID", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args(launch.command.rest)
     home = find_home(launch, given.finish)
     work = current_work(home)
     if work is None:
         raise NginxAcmeError(f'"{home.instance.path}" has no generation yet, start nginx first')
     if given.finish:
-        return _Finisher(home, _detached_log(work)).finish()
+        return _Finisher(home, _detached_log(work), given.starter).finish()
     launch.log.add_file(work.error_log)
     outcome = Renewal(home, launch.log).once(_known(given.force, work))
     return 1 if outcome is None or outcome.failed else 0
@@ -123,7 +127,7 @@ class Renewal:
             work.answering,
             self._answer_for,
             force=force,
-            as_long_as=lambda: master is None or self.lives(master),
+            as_long_as=lambda: master is None or _exists(master.pid),
         )
         is_behind = master is not None and bool(self._behind(work))
         if outcome is not None and (outcome.installed or is_behind):
@@ -142,10 +146,6 @@ class Renewal:
         """The nginx that runs this instance's generation."""
         master = find_master(self.work().pid_file)
         return master if master is not None and master.uses(self._home.generated_main) else None
-
-    def lives(self, master: Master) -> bool:
-        """Whether nginx runs, as this process or, after a binary upgrade, as another."""
-        return _is_there(master.pid) or self.master() is not None
 
     def _responder(self, work: Work) -> Responder | None:
         """A server for challenges while nginx doesn't run; None where somebody is there already."""
@@ -214,31 +214,34 @@ class Renewal:
 
 
 class _Finisher:
-    """What a start leaves behind."""
+    """What a start or a reload leaves behind, for the nginx whose process `starter` is or was."""
 
-    def __init__(self, home: Home, log: Log) -> None:
+    def __init__(self, home: Home, log: Log, starter: int) -> None:
         self._home = home
         self._log = log
+        self._starter = starter
         self._renewal = Renewal(home, log)
 
     def finish(self) -> int:
         """Go on until nothing is missing; one process for an instance."""
-        while True:
-            try:
-                held = disk.lock(self._home.instance.agent_lock, wait=START_WAIT)
-            except StateError:  # somebody else does it
-                return 0
+        master = self._started_master()
+        end = time.monotonic() + LOCK_WAIT
+        while master is not None and time.monotonic() < end:
+            held = disk.try_lock(self._home.instance.agent_lock)
+            if held is None:  # by one that is about to see that its nginx has ended
+                master = self._after_a_look(master)
+                continue
             with held:
-                seen = self._stay()
+                seen = self._stay(master)
             # A reload that saw the lock held left nobody behind.
             if self._generation() == seen:
-                return 0
+                break
+            master = self._renewal.master()
+        return 0
 
-    def _stay(self) -> Generation | None:
+    def _stay(self, master: Master | None) -> Generation | None:
         """The generation for which there is nothing left to do, or nobody to do it for."""
-        over = utc_now() + LONGEST_STAY
-        seen = self._generation()
-        master = self._started_master()
+        over, seen = utc_now() + LONGEST_STAY, self._generation()
         while master is not None and utc_now() < over:
             seen = self._generation()
             moment = self._pass()
@@ -260,28 +263,31 @@ class _Finisher:
 
     def _wait(self, moment: datetime, master: Master, seen: Generation | None) -> Master | None:
         """By the wall clock, until a reload brings something new; None: nginx has ended."""
-        while True:
-            time.sleep(_LOOK)
-            if not self._renewal.lives(master):
-                return None
-            if utc_now() >= moment or self._generation() != seen:
-                return self._renewal.master()
+        there = self._after_a_look(master)
+        while there is not None and utc_now() < moment and self._generation() == seen:
+            there = self._after_a_look(there)
+        return there
+
+    def _after_a_look(self, master: Master) -> Master | None:
+        """The master a moment later, by its new pid after a binary upgrade; None: it has ended."""
+        time.sleep(_LOOK)
+        return self._renewal.master() if _exists(master.pid) else None
 
     def _started_master(self) -> Master | None:
+        """The master, when it has written its pid file; None where it never does."""
         end = time.monotonic() + START_WAIT
-        while time.monotonic() < end:
-            master = self._renewal.master()
-            if master is not None:
-                return master
+        while (master := self._renewal.master()) is None and time.monotonic() < end:
             time.sleep(_POLL)
-        return None
+            if not _exists(self._starter):  # a daemon leaves it so, a moment before
+                end = min(end, time.monotonic() + DAEMON_WAIT)
+        return master
 
     def _generation(self) -> Generation | None:
         return generation.current(self._home.instance.path)
 
 
-def _is_there(pid: int) -> bool:
-    """Whether the process lives; one that has ended and isn't collected has no command line."""
+def _exists(pid: int) -> bool:
+    """Whether a process lives; one that has ended and isn't collected has no command line."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return bool(file.read(1))

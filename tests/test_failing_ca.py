@@ -1,0 +1,211 @@
+"""A CA that doesn't give certificates never keeps nginx from starting, and isn't asked too often."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nginx_acme.certificate import temporary
+from tests.launcher import Silent, children, issuer, requests
+from tests.servers import free_port, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.launcher import Site
+    from tests.servers import Pebble
+
+    MakeSite = Callable[..., Site]
+    StartPebble = Callable[..., Pebble]
+
+QUICK = 8.0
+"""Seconds for a start that waits for nobody, on a machine that has other things to do."""
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    """A CA that accepts connections and says nothing."""
+    with Silent() as server:
+        yield server
+
+
+def waiting(site: Site, uri: str, *, wait: str = "15s", name: str = "wait.example") -> Site:
+    """The site with one server, whose CA is somewhere else."""
+    declared = issuer("elsewhere", uri, None)
+    settings = f"{declared} acme_start_wait {wait};"
+    return site.configure(site.block(name, "acme elsewhere;"), settings=settings)
+
+
+def is_temporary(site: Site, name: str = "wait.example") -> bool:
+    """Whether nginx shows a temporary certificate."""
+    return "nginx-acme temporary" in site.shown(name).leaf.issuer.rfc4514_string()
+
+
+# --- what is remembered ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        pytest.param("https://127.0.0.1:{closed}/dir", "Connection refused", id="down"),
+        pytest.param("{directory}", "not to be trusted", id="not trusted"),
+        pytest.param("{silent}", "no answer in 2 s", id="silent"),
+    ],
+)
+def test_unreachable(
+    make_site: MakeSite, pebble: Pebble, silent: Silent, uri: str, words: str
+) -> None:
+    """Nginx starts with a temporary certificate; words and next attempt outlive a crash."""
+    site = make_site()
+    places = {"closed": free_port(), "directory": pebble.directory_url, "silent": silent.url}
+    waiting(site, uri.format(**places), wait="3s")
+    site.start(3 + QUICK)
+    assert is_temporary(site)
+    failed = site.one_status()
+    assert words in failed["problem"]
+    assert failed["state"] == "temporary"
+    moment = datetime.fromisoformat(failed["next_attempt"])
+    assert 30 < (moment - datetime.now(UTC)).total_seconds() < 75
+    site.crash()
+    asked = len(silent.connections)
+    site.start(QUICK)
+    assert site.one_status() == failed
+    assert len(silent.connections) == asked
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        pytest.param("/dir", "refused.example", id="the name is refused"),
+        pytest.param("/nothing", "404", id="no directory there"),
+    ],
+)
+def test_refused(make_site: MakeSite, start_pebble: StartPebble, path: str, words: str) -> None:
+    """What a CA says is kept in its own words, and it isn't asked again before its time."""
+    ca = start_pebble(blocked=["refused.example"], nonce_reject=0)
+    uri = ca.directory_url.replace("/dir", path)
+    site = make_site()
+    site.settings += issuer("strict", uri, ca.api_root)
+    site.configure(site.block("refused.example", "acme strict;"))
+    site.start(QUICK)
+    assert is_temporary(site, "refused.example")
+    failed = site.one_status()
+    assert words in failed["problem"]
+    assert failed["failures"] == 1
+    asked = requests(ca)
+    site.crash()
+    site.start(QUICK)
+    assert site.one_status() == failed
+    assert requests(ca) == asked
+
+
+# --- how long a start waits -----------------------------------------------------------------
+
+
+def test_killed_while_waiting(make_site: MakeSite, silent: Silent) -> None:
+    """A start that was killed while it waited is followed by one that doesn't wait."""
+    site = waiting(make_site(), silent.url, wait="60s")
+    site.launch()
+    wait_for(lambda: silent.connections)
+    site.server.stop(signal.SIGKILL)
+    site.start(QUICK)
+    assert is_temporary(site)
+
+
+def test_no_wait(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """With `acme_start_wait 0` nginx runs first, and gets the certificate by itself."""
+    ca = start_pebble()
+    site = make_site(ca)
+    site.configure(site.block("zero.example"), settings="acme_start_wait 0;")
+    site.start(QUICK)
+    wait_for(lambda: not is_temporary(site, "zero.example"))
+    assert site.verified("zero.example").body == b"zero.example"
+    wait_for(lambda: not site.left_behind(), what="its end")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param("listen 127.0.0.1:{port}; root /;", id="a plain page"),
+        pytest.param(
+            "listen 127.0.0.1:{port} ssl; ssl_certificate {pem}; ssl_certificate_key {pem};",
+            id="a certificate of its own",
+        ),
+    ],
+)
+def test_served_already(make_site: MakeSite, silent: Silent, other: str) -> None:
+    """Where something can be served already, nginx starts at once."""
+    site = make_site()
+    own = site.folder / "own.pem"
+    own.write_bytes(temporary(["own.example"], "ecdsa:256", datetime.now(UTC)).pem)
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 60s;"
+    block = f"server {{ {other.format(port=free_port(), pem=own)} }}"
+    site.configure(block, site.block("wait.example", "acme elsewhere;"), settings=declared)
+    site.start(QUICK)
+    assert is_temporary(site)
+
+
+def test_another_certificate(
+    make_site: MakeSite, start_pebble: StartPebble, silent: Silent
+) -> None:
+    """Where one managed certificate is usable, a new server doesn't hold it up."""
+    site = make_site(start_pebble())
+    site.configure(site.block("old.example"))
+    site.start()
+    site.stop()
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 60s;"
+    new = site.block("new.example", "acme elsewhere;")
+    site.configure(site.block("old.example"), new, settings=declared)
+    site.start(QUICK)
+    assert site.verified("old.example").body == b"old.example"
+    assert is_temporary(site, "new.example")
+
+
+# --- signals --------------------------------------------------------------------------------
+
+
+AS_PID_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+NOT_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="PID 1 needs root here")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        pytest.param((), id="a process"),
+        pytest.param(AS_PID_1, id="PID 1", marks=NOT_ROOT),
+    ],
+)
+def test_signals(
+    make_site: MakeSite, silent: Silent, number: signal.Signals, prefix: tuple[str, ...]
+) -> None:
+    """TERM, INT and QUIT end the first wait at once with exit code 0, also as PID 1."""
+    site = waiting(make_site(), silent.url, wait="60s")
+    program = site.launch(*prefix)
+    wait_for(lambda: silent.connections)
+    began = time.monotonic()
+    os.kill(children(program.pid)[0] if prefix else program.pid, number)
+    assert program.wait() == 0
+    assert time.monotonic() - began < 2
+    wait_for(lambda: not site.processes(), 2, "the end of all")
+
+
+def test_interrupted(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """What a signal interrupts is on disk, and the next start makes a certificate of it."""
+    ca = start_pebble(validation_sleep=3, nonce_reject=0)
+    site = make_site(ca)
+    site.configure(site.block("stays.example"))
+    program = site.launch()
+    wait_for(lambda: requests(ca)["POST /chalZ"])
+    os.kill(program.pid, signal.SIGTERM)
+    assert program.wait() == 0
+    pending = site.state / "certificates" / "stays.example" / "pending"
+    assert {path.name for path in pending.iterdir()} == {"key.pem", "order.json"}
+    site.start()
+    wait_for(lambda: not is_temporary(site, "stays.example"), 20)
+    assert requests(ca)["POST /sign-me-up"] == 1
