@@ -14,6 +14,7 @@ import errno
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
+
+OTHER_START = 15.0
+"""Seconds that another start may take beside its wait for certificates."""
+OTHER_NGINX = 2.0
+"""Seconds for its nginx to write the pid file."""
+_LOOK = 0.05
 
 
 def start(launch: Launch) -> NoReturn:
@@ -95,6 +102,8 @@ def _prepared_in_store(understood: Understood) -> Home:
     home, plan = understood.home, understood.plan
     _warn_if_ephemeral(understood)
     home.store.open_for_writing()
+    if _is_made_elsewhere(understood):
+        return home
     places = keep(plan, home.store, utc_now())
     added = free_addresses(understood)
     wanted = missing(plan.certificates, home.store, utc_now())
@@ -105,13 +114,33 @@ def _prepared_in_store(understood: Understood) -> Home:
     answered = answers(plan.issuers, home.store, utc_now())
     if answered != places.answers:  # a CA has forgotten its account
         drafted = draft(understood, replace(places, answers=answered), added)
-    if _runs(understood):  # by another start, which didn't wait
+    if _runs(understood):
         return home
     _switch(understood, drafted)
     home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
     if unfinished(plan.certificates, home.store, utc_now()):
         leave_renew(home, understood.error_log)
     return home
+
+
+def _is_made_elsewhere(understood: Understood) -> bool:
+    """Whether another start of the same nginx is under way, and has become it.
+
+    That one is waited for, as long as it may wait itself. What this one would find while the
+    other's temporary server and `nginx -t` hold the addresses would make no good generation. The
+    lock is nobody's to release: exec does.
+    """
+    instance, seconds = understood.home.instance, understood.plan.settings.start_wait
+    if disk.try_lock(instance.start_lock) is not None:
+        return False
+    try:
+        disk.lock(instance.start_lock, wait=seconds + OTHER_START)
+    except StateError as busy:
+        understood.launch.log.warn(f"{busy}, which starts nginx, too; it is not waited for")
+    end = time.monotonic() + OTHER_NGINX
+    while not _runs(understood) and time.monotonic() < end:
+        time.sleep(_LOOK)
+    return _runs(understood)
 
 
 def _switch(understood: Understood, drafted: Generation) -> None:

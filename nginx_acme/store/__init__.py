@@ -277,6 +277,7 @@ class Store:
             path=self._path("instances", name),
             generation_lock=self._path("locks", f"generation-{name}.lock"),
             agent_lock=self._path("locks", f"agent-{name}.lock"),
+            start_lock=self._path("locks", f"start-{name}.lock"),
             access=self._access,
         )
 

@@ -33,11 +33,12 @@ _SHORT_HASH = 8
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """The paths of one instance; `generation_lock` and `agent_lock` are in the store's own place."""
+    """The paths of one instance; its locks are in the store's own place."""
 
     path: str
     generation_lock: str
     agent_lock: str
+    start_lock: str
     access: Access = field(repr=False, compare=False)
 
     @property

@@ -38,7 +38,7 @@ def test_paths(store: Store, instance: Instance) -> None:
     assert instance.manifest == f"{instance.path}/manifest.json"
     assert instance.agent_pid == f"{instance.path}/agent.pid"
     assert os.path.dirname(instance.generation_lock) == f"{store.root}/locks"
-    assert instance.generation_lock != instance.agent_lock
+    assert len({instance.generation_lock, instance.agent_lock, instance.start_lock}) == 3
     assert not os.path.exists(instance.path)
 
 
