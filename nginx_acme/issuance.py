@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 from nginx_acme.acme.order import abandon, complete
 from nginx_acme.acme.resources import Identifier, OrderStatus
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.acme.client import Client
     from nginx_acme.acme.order import Solver
-    from nginx_acme.acme.resources import Order
+    from nginx_acme.acme.resources import Directory, Order
     from nginx_acme.certificate import Bundle
     from nginx_acme.identifiers import Name
     from nginx_acme.log import Log
@@ -42,6 +43,12 @@ _STEPS = {
     OrderStatus.PROCESSING: "is being issued",
 }
 _NO_CONTACT = frozenset({"invalidContact", "unsupportedContact"})
+
+
+CLOCKS_APART = timedelta(hours=1)
+"""From the CA's clock; less than that spoils nothing."""
+
+T = TypeVar("T")
 
 
 class TermsNotAccepted(AcmeError):
@@ -89,12 +96,36 @@ class Session:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self.client)
+        stack.push_async_callback(self._end_opening)
         directory = await self.client.directory()
+        self._compare_clocks()
         if self.account.url is None:
-            await self._register(directory.terms_of_service)
+            await self._register(directory)
 
-    async def _register(self, terms: str | None) -> None:
+    async def _end_opening(self) -> None:
+        """Those who waited for it may have been cancelled; it was not."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+
+    def _compare_clocks(self) -> None:
+        """Say so where a clock is wrong: "expired" and "not before" mean little by that one."""
+        there, here = self.client.date, self.now()
+        if there is not None and abs(there - here) > CLOCKS_APART:
+            self.log.warn(
+                f"the clock says {here:%Y-%m-%d %H:%M:%S} UTC, that of {self.issuer.name}"
+                f" {there:%Y-%m-%d %H:%M:%S} UTC"
+            )
+
+    async def _register(self, directory: Directory) -> None:
         """Make the account, or find the one of this key (RFC 8555 §7.3, §7.3.1)."""
+        terms = directory.terms_of_service
+        if directory.external_account_required:
+            raise Problem(
+                "externalAccountRequired",
+                f"{self.issuer.name} makes accounts only for customers that it knows already"
+                " (external account binding), which is not supported yet",
+            )
         if terms is not None and not self.issuer.accept_terms:
             raise TermsNotAccepted(
                 f'issuer "{self.issuer.name}" asks to agree to {terms}; if you do, add'
@@ -111,12 +142,9 @@ class Session:
             account = await self.client.new_account((), terms_agreed=terms is not None)
         if terms is not None:
             self.log.notice(f"{self.issuer.name}: by registering you agree to {terms}")
-        self.account = await asyncio.to_thread(
-            self.account.save,
-            url=account.url,
-            contacts=tuple(contacts),
-            terms=terms,
-            agreed=self.now() if terms is not None else None,
+        agreed, kept = self.now() if terms is not None else None, tuple(contacts)
+        self.account = await _to_the_end(
+            lambda: self.account.save(url=account.url, contacts=kept, terms=terms, agreed=agreed)
         )
 
     async def obtain(self, wanted: Wanted, solver: Solver) -> Bundle:
@@ -154,8 +182,23 @@ class Session:
             raise UnexpectedAnswer(
                 f"not the certificate that was ordered: {stranger}"
             ) from stranger
-        await asyncio.to_thread(self._keep, wanted, bundle)
+        self._must_be_alive(bundle)
+        await _to_the_end(lambda: self._keep(wanted, bundle))
         return bundle
+
+    def _must_be_alive(self, bundle: Bundle) -> None:
+        """Raise UnexpectedAnswer for a certificate that is expired already.
+
+        Its order stays: with the clock put right it may be as good as any. Put in place it would
+        be due at once, and the next one, too, and so on to the CA's limits.
+        """
+        end, there = bundle.facts.not_after, self.client.date
+        if end <= self.now():
+            clock = f"; the CA's clock says {there:%Y-%m-%d %H:%M:%S} UTC" if there else ""
+            raise UnexpectedAnswer(
+                f"the certificate that was issued expired on {end:%Y-%m-%d %H:%M:%S} UTC,"
+                f" is the clock right?{clock}"
+            )
 
     def _keep(self, wanted: Wanted, bundle: Bundle) -> None:
         wanted.folder.install(wanted.key_type, bundle, self.issuer.directory_url, self.account.name)
@@ -167,7 +210,7 @@ class Session:
         there = pending.key_pem()
         if there is not None and _is_type(there, wanted.key_type):
             return
-        await asyncio.to_thread(lambda: pending.save_key(new_key(wanted.key_type)))
+        await _to_the_end(lambda: pending.save_key(new_key(wanted.key_type)))
 
     async def _order(self, wanted: Wanted) -> Order:
         self._note(wanted, None)
@@ -177,15 +220,20 @@ class Session:
         return order
 
     async def _profile(self, wanted: Wanted) -> str | None:
-        """The profile, as far as the CA has it or it is required."""
+        """The profile, as far as the CA has it.
+
+        Raises:
+            Problem: invalidProfile; it is required, and the CA's directory doesn't have it.
+        """
         profile = wanted.profile
-        directory = await self.client.directory()
-        if profile is None or profile in directory.profiles or self.issuer.profile_required:
+        profiles = (await self.client.directory()).profiles
+        if profile is None or profile in profiles:
             return profile
-        self.log.warn(
-            f'{self.issuer.name} has no profile "{profile}", it is left out; there'
-            f" {'are' if directory.profiles else 'is'} {', '.join(directory.profiles) or 'none'}"
-        )
+        there = f"there are {', '.join(profiles)}" if profiles else "there is none"
+        words = f'{self.issuer.name} has no profile "{profile}", {there}'
+        if self.issuer.profile_required:
+            raise Problem("invalidProfile", words)
+        self.log.warn(f"{words}; it is left out")
         return None
 
     def _told(self, wanted: Wanted, order: Order) -> None:
@@ -222,9 +270,16 @@ class Session:
         if order is not None and self._fits(left, wanted):
             return order
         if order is not None:
-            await abandon(self.client, order)
+            await self._give_up(order)
         wanted.folder.pending.clear()
         return None
+
+    async def _give_up(self, order: Order) -> None:
+        """A courtesy: some CAs know no deactivation (RFC 8555 §7.5.2) and let it expire."""
+        try:
+            await abandon(self.client, order)
+        except (Problem, UnexpectedAnswer) as refused:
+            self.log.notice(f"{self.issuer.name} keeps an order that nobody wants: {refused}")
 
     @property
     def _applicant(self) -> tuple[str, str | None]:
@@ -248,6 +303,19 @@ class Session:
             not over or order.status is OrderStatus.VALID
         )
         return order if usable else None
+
+
+async def _to_the_end(work: Callable[[], T]) -> T:
+    """Do it in a thread. Whoever is cancelled meanwhile waits for it all the same.
+
+    Nothing stops a thread, and the lock for what it writes must be held as long as it writes.
+    """
+    writing = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.gather(writing, return_exceptions=True)
+        raise
 
 
 def _is_spent(folder: CertificateFolder) -> bool:

@@ -13,11 +13,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from nginx_acme import policy
 from nginx_acme.account import find_account, replace_account
+from nginx_acme.acme.order import Unfinished
 from nginx_acme.acme.presets import LOCAL
+from nginx_acme.acme.resources import OrderStatus
 from nginx_acme.certificate import make_bundle, new_key
 from nginx_acme.errors import (
     AcmeError,
@@ -53,8 +56,23 @@ LOCK_WAIT = 10.0
 _POLL = 0.1
 
 
+STILL_ISSUING = timedelta(minutes=10)
+"""Between two looks at an order that is processing, where the CA doesn't say."""
+ABOUT_THE_KEY = frozenset({"badCSR", "badPublicKey"})
+"""Refusals that say nothing of the other key types."""
+
+
 class TooLate(NginxAcmeError):
     """The time for new challenges is over; the order stays for the next run."""
+
+
+class NotAsked(AcmeError):
+    """What the CA said to another certificate of this run holds for this one, too."""
+
+    def __init__(self, refusal: Problem) -> None:
+        super().__init__(f"not asked for: {refusal}")
+        self.permanent = refusal.permanent
+        self.retry_after = refusal.retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +164,20 @@ class _Run:
         return self._outcome
 
     async def _one(self, certificate: Certificate) -> None:
-        """A certificate with all its key types, under its lock."""
+        """A certificate; what can't be written for it alone is no reason to stop the others."""
+        try:
+            await self._looked_after(certificate)
+        except StateError as error:
+            # Raises where nothing can be kept for any.
+            self._ports.store.open_for_writing()
+            label = certificate.names[0].value
+            self._ports.progress.failed(label, str(error))
+            self._outcome.failed.append(label)
+            self._outcome.missing.append(label)
+            self._outcome.look_at(self._ports.now() + policy.HOURLY)
+
+    async def _looked_after(self, certificate: Certificate) -> None:
+        """All its key types, under its lock."""
         folder = self._ports.store.find(Identity(*certificate.identity))
         if folder is None:
             raise StateError(f"no folder for {certificate.names[0].value}", self._ports.store.root)
@@ -163,9 +194,22 @@ class _Run:
             return
         with held:
             # Whoever had the lock may have done the work meanwhile: it is looked at again.
-            for key_type, because in self._due(certificate, folder).items():
-                if not await self._renew(certificate, folder, key_type, because):
+            due = self._due(certificate, folder)
+            waiting = list(due)
+            while waiting:
+                key_type = waiting.pop(0)
+                if not await self._renew(certificate, folder, key_type, due[key_type]):
+                    self._wait_alike(folder, key_type, waiting)
                     break
+
+    def _wait_alike(self, folder: CertificateFolder, refused: str, others: Iterable[str]) -> None:
+        """What a key type was refused for keeps the next ones from asking, and as long as it."""
+        first = folder.attempt(refused)
+        if first.next is None or first.next <= self._ports.now():
+            return
+        for key_type in others:
+            own = folder.attempt(key_type)
+            folder.record(key_type, replace(own, next=first.next, problem=first.problem))
 
     async def _lock(self, folder: CertificateFolder) -> Lock | None:
         """The certificate's lock; None where somebody else keeps it."""
@@ -188,7 +232,10 @@ class _Run:
     async def _renew(
         self, certificate: Certificate, folder: CertificateFolder, key_type: str, because: str
     ) -> bool:
-        """Get one certificate; whether it came. What went wrong is on disk and in the log."""
+        """Get one certificate; whether the next key type can be asked for.
+
+        What went wrong is on disk and in the log.
+        """
         progress = self._ports.progress
         progress.started(folder.label, because)
         wanted = Wanted(folder, key_type, certificate.names, certificate.profile)
@@ -201,14 +248,24 @@ class _Run:
             raise
         except NginxAcmeError as error:
             self._failed(certificate, wanted, error)
-            return False
+            return isinstance(error, Problem) and error.type in ABOUT_THE_KEY
         self._outcome.installed.append(wanted)
         facts = bundle.facts
+        self._let_rest(wanted, bundle)
         progress.done(
             folder.label,
             f"issued by {facts.issuer}, valid until {facts.not_after:%Y-%m-%d %H:%M} UTC",
         )
         return True
+
+    def _let_rest(self, wanted: Wanted, bundle: Bundle) -> None:
+        """One that is due when it comes is not asked for again at once."""
+        now, life = self._ports.now(), life_of(bundle)
+        if isinstance(policy.decide(life, None, now), Renew):
+            moment = policy.retry_time(
+                1, now, life=life, permanent=False, retry_after=None, dice=self._ports.dice()
+            )
+            wanted.folder.record(wanted.key_type, Attempt(0, moment, None, now))
 
     # Whom to ask -------------------------------------------------------------------------
 
@@ -235,12 +292,12 @@ class _Run:
 
     async def _ask(self, certificate: Certificate, wanted: Wanted, session: Session) -> Bundle:
         solver = self._ports.solver(session.account)
+        self._must_not_be_refused(certificate.issuer)
         findings = await self._ports.preflight(certificate, solver)
         self._doubts[wanted.folder.label] = findings.warnings
         wanted = self._without(findings.blocked, certificate, wanted)
-        if certificate.issuer in self._refused:
-            raise self._refused[certificate.issuer]
         await session.open(self._stack)
+        self._must_not_be_refused(certificate.issuer)
         try:
             return await session.obtain(wanted, solver)
         except OrderFailed as failed:
@@ -248,6 +305,11 @@ class _Run:
                 raise
             wanted = self._without(failed.problems, certificate, wanted)
         return await session.obtain(wanted, solver)
+
+    def _must_not_be_refused(self, issuer: Issuer) -> None:
+        """Raise NotAsked where the issuer has said no to all of this run."""
+        if issuer in self._refused:
+            raise NotAsked(self._refused[issuer])
 
     def _without(
         self, dead: Mapping[str, Problem | str], certificate: Certificate, wanted: Wanted
@@ -315,28 +377,30 @@ class _Run:
         label, now = wanted.folder.label, self._ports.now()
         doubts = self._doubts.get(label, {}).values()
         words = "; ".join((str(error), *(f"perhaps because {doubt}" for doubt in doubts)))
-        failures = wanted.folder.attempt(wanted.key_type).failures + 1
+        failures = wanted.folder.attempt(wanted.key_type).failures + _counts(error)
+        later = error.retry_after if isinstance(error, AcmeError) else None
+        if _is_issuing(error):
+            later = later or now + STILL_ISSUING
         moment = policy.retry_time(
             failures,
             now,
             life=life_of(wanted.folder.own(wanted.key_type)),
             permanent=isinstance(error, AcmeError) and error.permanent,
-            retry_after=error.retry_after if isinstance(error, AcmeError) else None,
+            retry_after=later,
             dice=self._ports.dice(),
         )
         wanted.folder.record(wanted.key_type, Attempt(failures, moment, words, now))
+        words += f"; next attempt {moment:%Y-%m-%d %H:%M:%S} UTC"
+        if _is_issuing(error):
+            self._ports.progress.done(label, words)
+            return
         self._outcome.failed.append(label)
-        self._ports.progress.failed(label, f"{words}; next attempt {moment:%Y-%m-%d %H:%M:%S} UTC")
+        self._ports.progress.failed(label, words)
 
     def _scope(self, certificate: Certificate, error: NginxAcmeError) -> None:
-        """What a refusal means for the others of its account.
-
-        A rate limit that names none of our names is the account's: nobody else asks this issuer
-        in this run.
-        """
-        if not isinstance(error, Problem) or error.type != "rateLimited":
-            return
-        if not any(name.value in error.detail for name in certificate.names):
+        """A refusal of all ends the asking: nobody else asks this issuer in this run."""
+        names = (name.value for name in certificate.names)
+        if isinstance(error, Problem) and policy.stops_all(error, names):
             self._refused.setdefault(certificate.issuer, error)
 
     def _look_again(self, certificate: Certificate, folder: CertificateFolder) -> None:
@@ -349,6 +413,16 @@ class _Run:
                     self._outcome.look_at(now)
             if not one.usable:
                 self._outcome.missing.append(folder.label)
+
+
+def _counts(error: NginxAcmeError) -> bool:
+    """Whether this is a failure of the certificate, after which it is asked for more rarely."""
+    return not _is_issuing(error) and not isinstance(error, NotAsked)
+
+
+def _is_issuing(error: NginxAcmeError) -> bool:
+    """Whether all is well and the CA only takes its time, as one where people sign."""
+    return isinstance(error, Unfinished) and error.status is OrderStatus.PROCESSING
 
 
 def _problem(why: Problem | str) -> Problem:

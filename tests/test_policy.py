@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_acme import policy
+from nginx_acme.errors import Problem
 from nginx_acme.policy import Keep, Life, Renew, Wait, decide, renewal_time, retry_time
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
@@ -129,3 +130,75 @@ def test_four_attempts_an_hour_at_most() -> None:
 def test_clock_is_set(now: datetime, expected: bool) -> None:  # noqa: FBT001
     """A clock before the release was made is no clock."""
     assert policy.clock_is_set(now) is expected
+
+
+# The words are Boulder's (ratelimits/limiter.go, wfe2/wfe.go).
+@pytest.mark.parametrize(
+    ("refusal", "all_of_them"),
+    [
+        pytest.param(
+            ("rateLimited", "too many new orders (300) from this account in the last 3h0m0s,"), True
+        ),
+        pytest.param(
+            ("rateLimited", "too many new registrations (10) from this IP address in the last"),
+            True,
+        ),
+        pytest.param(
+            ("rateLimited", 'too many certificates (50) already issued for "example.co.uk" in'),
+            False,
+            id="a domain above",
+        ),
+        pytest.param(
+            ("rateLimited", 'too many certificates (50) already issued for "ample.co.uk" in'),
+            True,
+            id="a part of a name is no name",
+        ),
+        pytest.param(
+            ("rateLimited", "too many certificates (5) already issued for this exact set of"),
+            False,
+            id="these names",
+        ),
+        pytest.param(
+            ("rateLimited", 'too many failed authorizations (5) for "www.example.co.uk" in'),
+            False,
+            id="one name",
+        ),
+        pytest.param(
+            ("rateLimited", "prevented from requesting certificates for *.example.co.uk. Please"),
+            False,
+            id="paused",
+        ),
+        pytest.param(("rateLimited", "too many for [2001:db8::1]"), False, id="address"),
+        pytest.param(("rateLimited", ""), True, id="no words"),
+        pytest.param(("userActionRequired", "Terms have changed"), True),
+        pytest.param(("unauthorized", "403"), False),
+        pytest.param(("serverInternal", "500"), False),
+    ],
+)
+def test_whom_a_refusal_stops(refusal: tuple[str, str], all_of_them: bool) -> None:  # noqa: FBT001
+    """A limit that names a name is that name's; any other one, and terms, are everybody's."""
+    names = ("www.example.co.uk", "*.example.co.uk", "2001:db8::1")
+    assert policy.stops_all(Problem(*refusal), names) is all_of_them
+
+
+@pytest.mark.parametrize(
+    ("type_", "status", "all_of_them"),
+    [
+        pytest.param("about:blank", 503, True, id="load balancer"),
+        pytest.param("serverInternal", 503, True, id="maintenance"),
+        pytest.param("about:blank", 429, True, id="too many requests"),
+        pytest.param("about:blank", 500, False, id="a fault"),
+        pytest.param("about:blank", 403, False, id="a firewall"),
+    ],
+)
+def test_whom_a_status_stops(type_: str, status: int, all_of_them: bool) -> None:  # noqa: FBT001
+    """A CA that is too busy is so for everybody."""
+    assert policy.stops_all(Problem(type_, "", status=status), ["a.example"]) is all_of_them
+
+
+def test_subproblem_names() -> None:
+    """A name may be said by a subproblem alone."""
+    about = Problem("rateLimited", "too many", identifier="a.example")
+    refusal = Problem("rateLimited", "some are limited", subproblems=(about,))
+    assert not policy.stops_all(refusal, ["a.example"])
+    assert policy.stops_all(refusal, ["b.example"])

@@ -1,0 +1,364 @@
+"""From what is wanted to the store, at a fake CA: who is asked, who isn't, and what is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nginx_acme.account import make_account
+from nginx_acme.acme.client import Client
+from nginx_acme.acme.jws import AccountKey
+from nginx_acme.errors import StateError
+from nginx_acme.identifiers import Name
+from nginx_acme.log import Log
+from nginx_acme.plan import Certificate, Issuer
+from nginx_acme.preflight import Findings
+from nginx_acme.progress import Lines
+from nginx_acme.reconcile import AT_ONCE, Outcome, Ports, reconcile
+from nginx_acme.store import Identity, Store
+from tests.acme.applicant import Answers
+from tests.fake_ca import FakeCa, busy, refused, slow
+
+if TYPE_CHECKING:
+    from nginx_acme.acme.order import Solver
+    from nginx_acme.store import AccountFolder, Attempt, CertificateFolder
+    from tests.fake_ca import Proceed, Reply
+
+NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+KEY = "ecdsa:256"
+
+
+@dataclass
+class World:
+    """A state directory, a CA, and clocks that stand still."""
+
+    root: Path
+    clock: datetime = NOW
+    behind: timedelta = timedelta(0)
+    """How far the CA's clock is behind ours."""
+    said: list[str] = field(default_factory=list)
+    blocked: dict[str, str] = field(default_factory=dict)
+    """What the preflight says."""
+
+    def __post_init__(self) -> None:
+        """Let the CA look at what is answered."""
+        self.solver = Answers()
+        self.ca = FakeCa(fetch=self.solver.fetch, now=lambda: self.clock - self.behind)
+        self.issuer = Issuer("fake", self.ca.directory_url, public=False, accept_terms=True)
+        self.answered: list[tuple[str, str]] = []
+
+    def certificate(self, *names: str, keys: tuple[str, ...] = (KEY,)) -> Certificate:
+        """One to have."""
+        return Certificate(self.issuer, tuple(map(Name, names)), None, keys, ())
+
+    def run(self, *wanted: Certificate, seconds: float = 60) -> Outcome:
+        """A run of its own, as of a new process."""
+        return asyncio.run(self._run(wanted, seconds))
+
+    async def _run(self, wanted: tuple[Certificate, ...], seconds: float) -> Outcome:
+        store = Store(str(self.root))
+        store.open_for_writing()
+        make_account(store, self.issuer, self.clock)
+        for certificate in wanted:
+            store.create(Identity(*certificate.identity), [n.value for n in certificate.names])
+        async with asyncio.timeout(seconds):
+            return await reconcile(wanted, self._ports(store))
+
+    def _ports(self, store: Store) -> Ports:
+        async def preflight(certificate: Certificate, _: Solver) -> Findings:
+            names = {name.value for name in certificate.names}
+            return Findings({n: self.blocked[n] for n in names & self.blocked.keys()}, {})
+
+        async def answer_for(old: AccountFolder, new: AccountFolder) -> None:
+            self.answered.append((old.name, new.name))
+
+        return Ports(
+            store=store,
+            now=lambda: self.clock,
+            dice=lambda: 0.5,
+            log=_Told(self.said),
+            progress=Lines(None, self.said.append, self.said.append),
+            connect=self._connect,
+            solver=lambda _: self.solver,
+            preflight=preflight,
+            answer_for=answer_for,
+        )
+
+    def _connect(self, issuer: Issuer, account: AccountFolder) -> Client:
+        return Client(
+            issuer.directory_url,
+            AccountKey(account.key_pem),
+            now=lambda: self.clock,
+            account_url=account.url,
+            transport=self.ca,
+        )
+
+    def folder(self, certificate: Certificate) -> CertificateFolder:
+        """Its folder, as a new process finds it."""
+        found = Store(str(self.root)).find(Identity(*certificate.identity))
+        assert found is not None
+        return found
+
+    def attempt(self, certificate: Certificate, key_type: str = KEY) -> Attempt:
+        """What is remembered."""
+        return self.folder(certificate).attempt(key_type)
+
+    def has(self, certificate: Certificate, key_type: str = KEY) -> bool:
+        """Whether it was got."""
+        return self.folder(certificate).own(key_type) is not None
+
+    def heard(self, words: str) -> bool:
+        """Whether somebody was told."""
+        return any(words in line for line in self.said)
+
+
+class _Told(Log):
+    """Messages in a list."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(None)
+        self._said = said
+
+    def _tell(self, level: str, message: str) -> None:
+        self._said.append(f"[{level}] {message}")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """One in which all is well."""
+    return World(tmp_path / "state")
+
+
+def test_once(world: World) -> None:
+    """What is missing is got in ten requests, and then nobody is asked any more."""
+    site = world.certificate("a.example")
+    outcome = world.run(site)
+    assert world.has(site)
+    assert not outcome.failed
+    assert not outcome.missing
+    assert len(world.ca.log) == 3 + 7
+    world.run(site)
+    assert len(world.ca.log) == 3 + 7
+
+
+# --- refusals -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("detail", "asked"),
+    [
+        pytest.param("too many new orders (300) from this account", AT_ONCE, id="the account's"),
+        pytest.param('too many certificates (50) for "b.example"', AT_ONCE + 5, id="a name's"),
+    ],
+)
+def test_rate_limit(world: World, detail: str, asked: int) -> None:
+    """An account's limit stops those that follow, and they know until when; a name's doesn't."""
+    sites = [world.certificate(f"n{number}.b.example") for number in range(AT_ONCE + 5)]
+    fault = refused(429, "rateLimited", detail=detail, retry_after="3600")
+    world.ca.misbehave("newOrder", fault, times=-1)
+    world.run(*sites)
+    assert world.ca.count["newOrder"] == asked
+    attempts = [world.attempt(site) for site in sites]
+    assert all(one.next == NOW + timedelta(hours=1) for one in attempts)
+    assert sum(one.failures for one in attempts) == asked
+    world.clock += timedelta(minutes=59)
+    world.run(*sites)
+    assert world.ca.count["newOrder"] == asked
+
+
+def test_overloaded(world: World) -> None:
+    """A load balancer's 503 is everybody's, though it says nothing but that."""
+    sites = [world.certificate(f"n{number}.b.example") for number in range(AT_ONCE + 5)]
+    world.ca.misbehave("newOrder", busy(3600), times=-1)
+    world.run(*sites)
+    assert world.ca.count["newOrder"] == AT_ONCE
+    assert all(world.attempt(s).next == NOW + timedelta(hours=1) for s in sites)
+
+
+def test_external_account(world: World) -> None:
+    """A CA that wants an external account is told of before anything is sent to it."""
+    world.ca.meta["externalAccountRequired"] = True
+    site = world.certificate("a.example")
+    world.run(site)
+    assert world.ca.log == ["directory"]
+    assert "external account" in (world.attempt(site).problem or "")
+    assert world.attempt(site).next == NOW + DAY
+
+
+@pytest.mark.parametrize(
+    ("required", "orders"),
+    [pytest.param(True, 0, id="required"), pytest.param(False, 1, id="if there is one")],
+)
+def test_profile_not_offered(world: World, required: bool, orders: int) -> None:  # noqa: FBT001
+    """A profile that the CA doesn't have is not ordered: an error, or it is left out."""
+    world.issuer = replace(world.issuer, profile_required=required)
+    site = replace(world.certificate("a.example"), profile="none-such")
+    world.run(site)
+    assert world.ca.count["newOrder"] == orders
+    assert world.has(site) is not required
+    assert world.heard('no profile "none-such", there are ')
+
+
+def test_blocked(world: World) -> None:
+    """What the preflight proves is the certificate's failure, and costs the CA nothing."""
+    world.blocked["a.example"] = "DNS has no address for it"
+    site = world.certificate("a.example")
+    world.run(site)
+    assert world.ca.log == []
+    assert world.attempt(site).problem == "a.example: DNS has no address for it (preflight)"
+
+
+def test_optional_name(world: World) -> None:
+    """A name that we added is left out where the preflight or the CA finds it dead."""
+    world.blocked["www.a.example"] = "DNS has no address for it"
+    world.ca.dead.add("www.b.example")
+    sites = [
+        replace(world.certificate(name, f"www.{name}"), optional=frozenset({f"www.{name}"}))
+        for name in ("a.example", "b.example")
+    ]
+    world.run(*sites)
+    assert all(map(world.has, sites))
+    assert world.ca.count["newOrder"] == 1 + 2
+
+
+# --- key types ------------------------------------------------------------------------------
+
+
+def test_second_key_waits(world: World) -> None:
+    """What a key type was refused for holds for the next one, which isn't tried, nor soon."""
+    site = world.certificate("a.example", keys=(KEY, "ecdsa:384"))
+    world.ca.dead.add("a.example")
+    outcome = world.run(site)
+    assert world.ca.count["newOrder"] == 1
+    assert world.attempt(site).next == world.attempt(site, "ecdsa:384").next == NOW + MINUTE
+    assert outcome.next == NOW + MINUTE
+    world.run(site)
+    assert world.ca.count["newOrder"] == 1
+
+
+def test_refused_key(world: World) -> None:
+    """A kind of key that the CA doesn't take keeps nobody from trying the next one."""
+    site = world.certificate("a.example", keys=("ecdsa:521", KEY))
+    world.ca.misbehave("finalize", refused(400, "badPublicKey"))
+    world.run(site)
+    assert not world.has(site, "ecdsa:521")
+    assert world.has(site)
+
+
+# --- what comes back ------------------------------------------------------------------------
+
+
+def test_expired_on_arrival(world: World) -> None:
+    """A certificate that is over isn't used nor ordered again: by another clock it is good."""
+    site = world.certificate("a.example")
+    world.behind = timedelta(days=400)
+    world.clock += world.behind
+    world.run(site)
+    assert not world.has(site)
+    assert "is the clock right?" in (world.attempt(site).problem or "")
+    assert world.heard("the clock says 2028-04-04 12:00:00 UTC, that of fake 2027-03-01 12:00:00")
+    world.clock, world.behind = NOW, timedelta(0)
+    world.run(site)
+    assert world.has(site)
+    assert world.ca.count["newOrder"] == 1
+
+
+def test_no_clock(world: World) -> None:
+    """Nobody is asked before the clock is set."""
+    world.clock = datetime(1970, 1, 1, tzinfo=UTC)
+    with pytest.raises(StateError, match="no CA is asked until it is set"):
+        world.run(world.certificate("a.example"))
+    assert world.ca.log == []
+
+
+def test_due_on_arrival(world: World) -> None:
+    """A certificate with little life left is used, and not asked for again at once."""
+    world.behind = timedelta(days=70)
+    site = world.certificate("a.example")
+    world.run(site)
+    assert world.has(site)
+    assert world.run(site).next == NOW + MINUTE
+    assert world.ca.count["newOrder"] == 1
+
+
+def test_abandoning_refused(world: World) -> None:
+    """A CA that can't give up an order doesn't keep us from making the right one."""
+    site = world.certificate("a.example")
+    world.ca.misbehave("authorization", refused(403, "unauthorized"))
+    world.run(site)
+    assert not world.has(site)
+    other = replace(site, key_types=("ecdsa:384",))
+    world.ca.misbehave("authorization", refused(403, "unauthorized"))
+    world.run(other)
+    assert world.has(other, "ecdsa:384")
+    assert world.heard("keeps an order that nobody wants")
+
+
+def test_forgotten_account(world: World) -> None:
+    """An account that the CA forgot is made anew, once a day, and nginx answers for it."""
+    site, other = world.certificate("a.example"), world.certificate("b.example")
+    world.run(site)
+    world.ca.forget_accounts()
+    world.run(other)
+    assert world.has(other)
+    assert len(world.answered) == 1
+    assert world.heard("[error] fake does not know the account")
+    world.ca.forget_accounts()
+    third = world.certificate("c.example")
+    world.run(third)
+    assert not world.has(third)
+    assert len(world.answered) == 1
+
+
+# --- the disk, and the end ------------------------------------------------------------------
+
+
+def test_one_folder_broken(world: World) -> None:
+    """What can't be written for one certificate stops that one alone."""
+    site, other = world.certificate("a.example"), world.certificate("b.example")
+    world.ca.misbehave("directory", busy())
+    world.run(site, other)
+    Path(world.folder(site).path, "pending").write_text("")
+    world.clock += MINUTE
+    outcome = world.run(site, other)
+    assert outcome.failed == outcome.missing == ["a.example"]
+    assert world.has(other)
+    assert world.ca.count["newOrder"] == 1
+
+
+def test_nothing_can_be_kept(world: World) -> None:
+    """Where nothing can be written, no CA is asked for anything."""
+    sites = [world.certificate(f"n{number}.example") for number in range(AT_ONCE + 5)]
+    world.ca.misbehave("directory", busy())
+    world.run(*sites)
+    for site in sites:
+        Path(world.folder(site).path, "pending").write_text("")
+    world.clock += MINUTE
+
+    async def changed_meanwhile(proceed: Proceed) -> Reply:
+        (world.root / "layout").write_text("2\n")
+        return await proceed()
+
+    world.ca.misbehave("directory", changed_meanwhile)
+    with pytest.raises(StateError, match="newer nginx-acme"):
+        world.run(*sites)
+    assert world.ca.count["newOrder"] == 0
+
+
+@pytest.mark.parametrize("resource", ["directory", "newOrder", "certificate"])
+def test_cancelled(world: World, resource: str) -> None:
+    """Whoever is cancelled leaves no lock behind, and the next run goes on."""
+    site = world.certificate("a.example")
+    world.ca.misbehave(resource, slow(30))
+    with pytest.raises(TimeoutError):
+        world.run(site, seconds=1)
+    world.run(site)
+    assert world.has(site)
+    assert world.ca.count["finalize"] == 1
