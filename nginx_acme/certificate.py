@@ -67,8 +67,6 @@ _RSA_SIZES = {"rsa:2048": 2048, "rsa:3072": 3072, "rsa:4096": 4096}
 _CURVE_TYPES = {curve().name: key_type for key_type, curve in _CURVES.items()}
 _RSA_EXPONENT = 65537
 
-KEY_TYPES: tuple[str, ...] = (*_CURVES, *_RSA_SIZES)
-
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.ASCII)
@@ -115,7 +113,7 @@ class Parts(NamedTuple):
 
 
 def new_key(key_type: str) -> bytes:
-    """Make a private key of one of `KEY_TYPES`; PEM, PKCS #8, not encrypted."""
+    """Make a private key of one of `key_types`; PEM, PKCS #8, not encrypted."""
     return key_to_pem(_new_key(key_type))
 
 
@@ -126,11 +124,6 @@ def key_type_of(key_pem: bytes) -> str:
         BadBundle: not a private key in PEM, encrypted, or of a kind that is not used here.
     """
     return _type_of(read_key(key_pem))
-
-
-def file_name(key_type: str) -> str:
-    """The name of the file for the bundle with a key of this type ("ecdsa-256.pem")."""
-    return key_type.replace(":", "-") + ".pem"
 
 
 def fingerprint(key_pem: bytes) -> str:

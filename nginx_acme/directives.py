@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nginx_acme.certificate import KEY_TYPES
+from nginx_acme.key_types import KEY_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 from nginx_acme import disk
 from nginx_acme.account import find_account, make_account
 from nginx_acme.acme.jws import AccountKey
-from nginx_acme.certificate import file_name, new_key, temporary
+from nginx_acme.certificate import new_key, temporary
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.generate import Answer, Layout
+from nginx_acme.key_types import file_name
 from nginx_acme.store import Identity
 from nginx_acme.store.labels import variable_of
 

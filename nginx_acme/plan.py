@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import directives
 from nginx_acme.acme.presets import BUILT_IN, LOCAL, limits
-from nginx_acme.certificate import KEY_TYPES
 from nginx_acme.directives import Acme, IssuerBlock, Mistake
 from nginx_acme.errors import ConfigError
 from nginx_acme.identifiers import Name, NotCertifiable, name_of, why_not_public
+from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.nginx.listen import Address, Listen, parse_listen
 from nginx_acme.nginx.servers import KINDS, Choice, Server, read_servers, speaks_tls, tls_addresses
 

@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nginx_acme import certificate
-from nginx_acme.certificate import KEY_TYPES, Bundle, read_bundle, temporary
+from nginx_acme.certificate import Bundle, read_bundle, temporary
 from nginx_acme.errors import BadBundle, ConfigError
+from nginx_acme.key_types import KEY_TYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,14 +90,6 @@ def test_a_new_key_is_what_was_asked_for(key_type: str) -> None:
     pem = certificate.new_key(key_type)
     assert pem.startswith(b"-----BEGIN PRIVATE KEY-----\n")
     assert certificate.key_type_of(pem) == key_type
-
-
-def test_file_names() -> None:
-    """The paths that a generated config names never change."""
-    assert [certificate.file_name(key_type) for key_type in KEY_TYPES] == [
-        *("ecdsa-256.pem", "ecdsa-384.pem", "ecdsa-521.pem"),
-        *("rsa-2048.pem", "rsa-3072.pem", "rsa-4096.pem"),
-    ]
 
 
 def test_a_fingerprint_is_that_of_the_public_key() -> None:

@@ -30,8 +30,8 @@ from glob import glob
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.certificate import KEY_TYPES
 from nginx_acme.errors import StateError
+from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
 from nginx_acme.store.certificates import UNKNOWN, Attempt, CertificateFolder, Identity, Issued

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.certificate import fingerprint
 from nginx_acme.errors import BadBundle
 from nginx_acme.store import records
 from nginx_acme.store.labels import variable_of
@@ -97,7 +96,7 @@ def find(
     found = [
         account
         for account in _all(accounts, access, directory_url)
-        if key_fingerprint in (None, fingerprint(account.key_pem))
+        if key_fingerprint in (None, _fingerprint(account.key_pem))
     ]
     return max(found, key=_age_rank, default=None)
 
@@ -120,7 +119,7 @@ def make(
         StateError: it can't be written.
     """
     access.demand()
-    there = find(accounts, access, directory_url, fingerprint(key_pem))
+    there = find(accounts, access, directory_url, _fingerprint(key_pem))
     if there is not None:
         return there
     name = f"{variable_of(issuer)}_{_hash(directory_url, key_pem)}"
@@ -185,7 +184,7 @@ def _age_rank(account: AccountFolder) -> tuple[bool, float, str]:
 
 
 def _hash(directory_url: str, key_pem: bytes) -> str:
-    text = f"{directory_url}\n{fingerprint(key_pem)}"
+    text = f"{directory_url}\n{_fingerprint(key_pem)}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_SHORT_HASH]
 
 
@@ -195,3 +194,10 @@ def _hash_or_none(directory_url: str, key_pem: bytes) -> str:
         return _hash(directory_url, key_pem)
     except BadBundle:
         return "damaged"
+
+
+def _fingerprint(key_pem: bytes) -> str:
+    """Raises BadBundle; see `certificate.fingerprint`."""
+    from nginx_acme.certificate import fingerprint  # noqa: PLC0415 - 60 ms, for nothing if empty
+
+    return fingerprint(key_pem)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme import disk
-from nginx_acme.certificate import KEY_TYPES, file_name, read_bundle
 from nginx_acme.errors import BadBundle, StateError
+from nginx_acme.key_types import KEY_TYPES, file_name
 from nginx_acme.store import records
 from nginx_acme.store.labels import label_of
 from nginx_acme.store.pending import Pending
@@ -134,7 +134,7 @@ class CertificateFolder:
         """The one before the current one; None where there is none that could be served."""
         data = disk.read(self._previous_path(key_type))
         try:
-            return None if data is None else read_bundle(data)
+            return None if data is None else _read_bundle(data)
         except BadBundle:
             return None
 
@@ -384,6 +384,13 @@ def _look_at(path: str, signature: tuple[int, int, int] | None) -> _Look:
     if data is None:
         return _NOTHING
     try:
-        return _Look(signature, read_bundle(data), None)
+        return _Look(signature, _read_bundle(data), None)
     except BadBundle as error:
         return _Look(signature, None, str(error))
+
+
+def _read_bundle(data: bytes) -> Bundle:
+    """Raises BadBundle; see `certificate.read_bundle`."""
+    from nginx_acme.certificate import read_bundle  # noqa: PLC0415 - 60 ms, for nothing if empty
+
+    return read_bundle(data)
