@@ -33,6 +33,10 @@ _SHUTTING_DOWN = " is"
 _POLL = 0.02
 """Seconds between two looks; a reload takes nginx 0.1 s at least."""
 
+_TRIES_AGAIN = (b"bind() to ", b"listen() to ")
+_GIVES_UP = b"still could not bind()"
+_LONGEST_LOG = 1 << 16  # bytes
+
 _LISTEN = "0A"
 """The state of a socket in /proc/net/tcp (TCP_LISTEN)."""
 
@@ -96,18 +100,20 @@ def reload(master: Master, seconds: float, *, error_log: str) -> bool:
     """Make the master read its configuration again, and wait until it serves by it.
 
     True: proved, new workers serve and no old one does any more. False: the signal is sent, and
-    there is nothing to prove it by (`single`). ReloadFailed: neither within so many seconds; then
-    `error_log` (its path, for the operator) says why, and the old configuration is still served.
+    there is nothing to prove it by (`single`). ReloadFailed: neither within so many seconds, or
+    `error_log` (its path, as far as that is a file) says sooner that it won't be; the old
+    configuration is still served.
     """
     end = time.monotonic() + seconds
     if master.single:
         _hang_up(master)
         return False
+    words = _Words(error_log, master.pid)
     while not (old := workers(master.pid)):  # it has only just started
-        _wait_until(end, master, error_log)
+        _wait_until(end, master, words)
     _hang_up(master)
     while any(map(_serves, old)) or not workers(master.pid):
-        _wait_until(end, master, error_log)
+        _wait_until(end, master, words)
     return True
 
 
@@ -119,14 +125,47 @@ def _hang_up(master: Master) -> None:
         raise ReloadFailed(f"nginx (pid {master.pid}) can't be told to reload {reason}") from error
 
 
-def _wait_until(end: float, master: Master, error_log: str) -> None:
-    """Wait a moment; ReloadFailed when there is no more time, or no more master."""
-    look = f"its error log says why: {error_log}"
+def _wait_until(end: float, master: Master, words: _Words) -> None:
+    """Wait a moment; ReloadFailed when there is no more time, no more master, or its refusal."""
+    look = f"its error log says why: {words.path}"
     if not _arguments(master.pid):
         raise ReloadFailed(f"nginx (pid {master.pid}) ended during the reload; {look}")
-    if time.monotonic() > end:
+    refusal = words.refusal()
+    if refusal is not None:
+        look = f"it says: {refusal}"
+    if refusal is not None or time.monotonic() > end:
         raise ReloadFailed(f"nginx (pid {master.pid}) did not take the new configuration; {look}")
     time.sleep(_POLL)
+
+
+class _Words:
+    """What the master writes to its error log from now on, if that is a file."""
+
+    def __init__(self, path: str, pid: int) -> None:
+        self.path = path
+        self._mark = f" [emerg] {pid}#{pid}: ".encode()
+        self._start = os.path.getsize(path) if os.path.isfile(path) else None
+
+    def refusal(self) -> str | None:
+        """Why it keeps its old configuration; None as long as it may still take the new one.
+
+        An address that can't be had is tried five times, within 2.5 s (ngx_open_listening_sockets).
+        """
+        said = [line.partition(self._mark)[2] for line in self._lines() if self._mark in line]
+        if not said or (said[-1].startswith(_TRIES_AGAIN) and _GIVES_UP not in said):
+            return None
+        reasons = [line for line in said if line != _GIVES_UP]
+        return os.fsdecode((reasons or said)[-1])
+
+    def _lines(self) -> list[bytes]:
+        if self._start is None:
+            return []
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._start)
+                return file.read(_LONGEST_LOG).split(b"\n")[:-1]
+        except OSError:
+            return []
 
 
 # --- what /proc says ------------------------------------------------------------------------

@@ -250,6 +250,19 @@ def test_reload_refused(start_nginx: StartNginx) -> None:
     assert fetch_plain(port, "a.example").body == b"first"
 
 
+def test_reload_refused_in_words(start_nginx: StartNginx) -> None:
+    """What the master writes to its error log is told, and not waited longer for."""
+    server = start_nginx(configured())
+    master = found(server)
+    server.conf.write_text("oops;")
+    with pytest.raises(ReloadFailed) as failed:
+        reload(master, 60, error_log=str(server.folder / "logs" / "error.log"))
+    assert str(failed.value) == (
+        f"nginx (pid {master.pid}) did not take the new configuration; it says: "
+        f'unknown directive "oops" in {server.conf}:1'
+    )
+
+
 def test_reload_one_worker_respawned(start_nginx: StartNginx) -> None:
     """A worker that crashed and was replaced proves nothing."""
     server = start_nginx(configured())
