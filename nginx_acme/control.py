@@ -15,9 +15,9 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from nginx_acme import generation
-from nginx_acme.draft import draft, free_addresses, leave_renew, switch, write
+from nginx_acme.draft import draft, leave_renew, switch, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
-from nginx_acme.launch import SHELTER, understand, utc_now
+from nginx_acme.launch import SHELTER, free_addresses, understand, utc_now
 from nginx_acme.loaded import on_disk
 from nginx_acme.places import borrow, keep
 from nginx_acme.process import check

@@ -19,41 +19,20 @@ from nginx_acme.commandline import parse
 from nginx_acme.directives import hint
 from nginx_acme.errors import NginxRejected, StateError
 from nginx_acme.generate import OUTSIDE, generate
-from nginx_acme.process import bindable, check, spawn_detached
+from nginx_acme.process import check, spawn_detached
 from nginx_acme.work import from_json, to_json, work_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Iterator
 
     from nginx_acme.commandline import CommandLine
     from nginx_acme.generate import Answer
     from nginx_acme.generation import Generation
     from nginx_acme.launch import Home, Launch, Understood
-    from nginx_acme.nginx.listen import Address, Listen
+    from nginx_acme.nginx.listen import Listen
     from nginx_acme.places import Places
     from nginx_acme.process import Check, Nginx
     from nginx_acme.work import Work
-
-
-def free_addresses(understood: Understood, held: Container[Address] = ()) -> tuple[Listen, ...]:
-    """The addresses to add that nginx can listen on; `nginx -t` doesn't notice a busy one.
-
-    Args:
-        understood: the configuration.
-        held: addresses that our own running nginx listens on; they are free for it.
-    """
-    free: list[Listen] = []
-    for listen in understood.plan.added:
-        host, port = listen.address
-        busy = listen.address not in held and bindable(host, port, ipv6only=listen.ipv6only)
-        if not busy:
-            free.append(listen)
-            continue
-        understood.launch.log.warn(
-            f"{listen.address} is left out, {busy}; whoever listens there must forward"
-            " /.well-known/acme-challenge/ to nginx"
-        )
-    return tuple(free)
 
 
 def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> Generation:

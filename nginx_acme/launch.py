@@ -20,20 +20,23 @@ from nginx_acme.nginx.source import read_source
 from nginx_acme.plan import Facts, concerns_us, make_plan
 from nginx_acme.process import (
     become,
+    bindable,
     conf_path,
     error_log_path,
     found_environ,
     pid_path,
     prefix_path,
 )
+from nginx_acme.reload import find_master
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from typing import NoReturn
 
     from nginx_acme.commandline import CommandLine
     from nginx_acme.log import Log
+    from nginx_acme.nginx.listen import Address, Listen
     from nginx_acme.nginx.source import Source
     from nginx_acme.plan import Plan
     from nginx_acme.process import Nginx, Signals
@@ -177,6 +180,36 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
     plan = make_plan(source, facts)
     store = Store(_state_path(launch, source.folder, plan.settings.state_path))
     return Understood(Home(launch, source.main, store, store), source, plan)
+
+
+def free_addresses(understood: Understood, held: Container[Address] = ()) -> tuple[Listen, ...]:
+    """The addresses to add that nginx can listen on; `nginx -t` doesn't notice a busy one.
+
+    Args:
+        understood: the configuration.
+        held: addresses that our own running nginx listens on; they are free for it.
+    """
+    free: list[Listen] = []
+    for listen in understood.plan.added:
+        host, port = listen.address
+        busy = listen.address not in held and bindable(host, port, ipv6only=listen.ipv6only)
+        if not busy:
+            free.append(listen)
+            continue
+        understood.launch.log.warn(
+            f"{listen.address} is left out, {busy}; whoever listens there must forward"
+            " /.well-known/acme-challenge/ to nginx"
+        )
+    return tuple(free)
+
+
+def runs(understood: Understood) -> bool:
+    """Whether this nginx runs already: a second start by accident.
+
+    nginx says itself that its addresses are taken, and the generation that runs stays as it is.
+    """
+    master = find_master(understood.pid_file)
+    return master is not None and master.uses(understood.home.generated_main)
 
 
 def find_home(launch: Launch, root: str | None = None) -> Home:

@@ -50,6 +50,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
         from nginx_acme.control import signal
 
         return signal(launch)
-    from nginx_acme.start import start, test
+    if command.action == commandline.START:
+        from nginx_acme.start import start
 
-    return start(launch) if command.action == commandline.START else test(launch)
+        start(launch)
+    from nginx_acme.prepare import test
+
+    return test(launch)

@@ -25,6 +25,7 @@ from tests.servers import (
     ServerMissing,
     find_newer,
     find_program,
+    has_ipv6,
     misleads,
     wait_for,
 )
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 FINDERS = {"installed": find_program, "newer": find_newer}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What a test may be marked with."""
+    config.addinivalue_line("markers", "ipv6: skipped where the loopback has no IPv6")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Containers often have no IPv6."""
+    if item.get_closest_marker("ipv6") and not has_ipv6():
+        pytest.skip("there is no IPv6 here")
 
 
 def _need(which: str, program: str) -> str:
@@ -51,6 +63,7 @@ def clean_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in filter(misleads, tuple(os.environ)):
             patch.delenv(name)
+        patch.setenv("TERM", "xterm")
         yield
 
 
@@ -152,10 +165,10 @@ def make_site(open_path: Path) -> Iterator[Callable[..., Site]]:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failed test what the servers wrote that ran during it."""
+    """Show with a failed test what the servers wrote during it."""
     report = yield
     if report.failed:
         for program in Program.history:
-            if program.stopped is None or program.stopped >= call.start:
+            if program.wrote_since(call.start):
                 report.sections.append((f"{program.log}", program.output(3000)))
     return report

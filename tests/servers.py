@@ -158,6 +158,17 @@ def _can_bind(family: socket.AddressFamily, kind: socket.SocketKind, host: str, 
     return True
 
 
+@functools.cache
+def has_ipv6() -> bool:
+    """Whether ::1 is an address of this machine."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def listens(port: int, host: str = LOCALHOST) -> bool:
     """Whether something accepts connections there now."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
@@ -254,11 +265,10 @@ class Program:
     ) -> None:
         self.argv = tuple(argv)
         self.log = log
-        self.stopped: float | None = None
-        """When it was stopped (time.time)."""
         self._environ = dict(environment() if environ is None else environ)
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
 
     @property
     def pid(self) -> int:
@@ -297,7 +307,7 @@ class Program:
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> None:
         """End it by its pid and collect it; killed when it takes longer than it may."""
-        if self._process is None or self.stopped is not None:
+        if self._process is None or self._stopped:
             return
         self._process.send_signal(number)
         try:
@@ -305,11 +315,15 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self.stopped = time.time()
+        self._stopped = True
 
     def wait(self, seconds: float | None = 30) -> int:
         """Its exit code, when it has ended by itself; None waits for ever."""
         return self._running.wait(seconds)
+
+    def wrote_since(self, moment: float) -> bool:
+        """Whether its output grew since then (time.time)."""
+        return self.log.exists() and self.log.stat().st_mtime >= moment
 
     def output(self, characters: int = 6000) -> str:
         """The end of what it wrote."""

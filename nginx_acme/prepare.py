@@ -1,0 +1,144 @@
+"""What a start prepares once it knows what is missing; and `-t`, the rehearsal of it.
+
+    in_store     place what there is, `nginx -t`, wait for what is missing, switch
+    in_shelter   the same where the state directory can't be written; nobody is asked
+    test         the same up to `nginx -t`, in a private folder; nothing is written
+
+Nothing is switched and nobody is asked before nginx itself has accepted the new generation.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nginx_acme import disk, generation
+from nginx_acme.directives import hint
+from nginx_acme.draft import draft, leave_renew, nowhere, switch, write
+from nginx_acme.errors import StateError
+from nginx_acme.launch import SHELTER, free_addresses, runs, understand, utc_now
+from nginx_acme.loaded import on_disk
+from nginx_acme.places import answers, borrow, keep
+from nginx_acme.process import check
+from nginx_acme.standing import unfinished
+from nginx_acme.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nginx_acme.challenges.http01 import Responder
+    from nginx_acme.generation import Generation
+    from nginx_acme.launch import Home, Launch, Understood
+    from nginx_acme.nginx.listen import Listen
+    from nginx_acme.plan import Certificate
+
+
+def in_store(
+    understood: Understood,
+    wanted: Sequence[Certificate],
+    added: tuple[Listen, ...],
+    responder: Responder | None,
+) -> None:
+    """Make the generation that nginx is started with, and get what is missing for it.
+
+    Args:
+        understood: the configuration; its store is open for writing.
+        wanted: certificates that are missing.
+        added: addresses that nginx gets from us.
+        responder: the temporary server, if this start waits for them; it is closed in any case.
+
+    Raises:
+        NginxRejected: nginx refuses it.
+        StateError: the store can't be written after all.
+    """
+    home, plan = understood.home, understood.plan
+    with responder or nullcontext():
+        places = keep(plan, home.store, utc_now())
+        drafted = draft(understood, places, added)
+        _get(understood, wanted, responder)
+    answered = answers(plan.issuers, home.store, utc_now())
+    if answered != places.answers:  # a CA has forgotten its account
+        drafted = draft(understood, replace(places, answers=answered), added)
+    if runs(understood):
+        return
+    _switch(understood, drafted)
+    home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
+    if unfinished(plan.certificates, home.store, utc_now()):
+        leave_renew(home, understood.error_log)
+
+
+def in_shelter(understood: Understood) -> Home:
+    """With nothing written to the state directory.
+
+    Certificates are served as they are; generation and stand-ins are in a private folder, and
+    what would be kept for later isn't.
+    """
+    shelter = Store(f"{disk.private_folder(understood.launch.environ)}/{SHELTER}")
+    shelter.open_for_writing()
+    sheltered = understood.at(runtime=shelter)
+    places = borrow(sheltered.plan, sheltered.home.store, sheltered.home.stand_ins, utc_now())
+    drafted = draft(sheltered, places, free_addresses(sheltered))
+    _switch(sheltered, drafted)
+    return sheltered.home
+
+
+def _switch(understood: Understood, drafted: Generation) -> None:
+    home = understood.home
+    with home.runtime.lock_generation(home.instance):
+        switch(understood, drafted)
+        generation.prune(home.instance.path)
+
+
+def _get(
+    understood: Understood, wanted: Sequence[Certificate], responder: Responder | None
+) -> None:
+    """Get what is missing, as far as there is time and a way; the issuer `local` needs neither."""
+    now = [certificate for certificate in wanted if responder or certificate.issuer.local]
+    if not now:
+        return
+    # What speaks with a CA takes 0.15 s to import; the temporary server's process starts beside.
+    from nginx_acme.issuing import Scene, before_nginx, issue_locally
+
+    launch, instance = understood.launch, understood.home.instance
+    scene = Scene(understood.home.store, launch.log, launch.signals)
+    try:
+        if responder is None:
+            issue_locally(now, scene)
+            return
+        instance.begin_wait(utc_now())
+        if before_nginx(now, scene, responder, understood.plan.settings.start_wait):
+            instance.end_wait()
+    except StateError as error:
+        launch.log.error(str(error))
+
+
+# -t and -T --------------------------------------------------------------------------------
+
+
+def test(launch: Launch) -> int:
+    """What `nginx -t` says of the generation that a start would make. Writes nothing of ours.
+
+    Raises:
+        NginxAcmeError: a mistake in the configuration.
+    """
+    understood = understand(launch)
+    if understood is None:
+        launch.become_nginx(launch.command.argv)
+    understood.tell_warnings()
+    with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
+        launch.signals.before_end(lambda: shutil.rmtree(scratch, ignore_errors=True))
+        rehearsed = understood.at(runtime=Store(scratch))
+        home = rehearsed.home
+        places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
+        written = write(rehearsed, places, rehearsed.plan.added)
+        argv = launch.command.for_nginx(written.main, error_log=nowhere(launch.nginx))
+        said = check(launch.nginx, argv, written.translate)
+    sys.stdout.buffer.write(written.translate_dump(said.output))
+    sys.stdout.flush()
+    for line in said.lines:
+        launch.log.relay(hint(line))
+    return said.returncode
