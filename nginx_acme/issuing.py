@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nginx_acme import preflight
+from nginx_acme.account import key_of
 from nginx_acme.acme.client import DEADLINE, Client
-from nginx_acme.acme.jws import AccountKey
 from nginx_acme.challenges.http01 import Armed
 from nginx_acme.launch import utc_now
 from nginx_acme.progress import progress_for
@@ -129,8 +129,7 @@ async def _in_time(
         await asyncio.wait({running, idle}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
     if not running.done():
-        running.cancel()
-        await asyncio.wait({running})
+        await _end(running)
         return False
     running.result()
     return True
@@ -184,10 +183,15 @@ async def _while(holds: Callable[[], bool], work: Coroutine[Any, Any, Outcome]) 
     while not running.done():
         await asyncio.wait({running}, timeout=_LOOK)
         if not running.done() and not holds():
-            running.cancel()
-            await asyncio.wait({running})
+            await _end(running)
             return None
     return running.result()
+
+
+async def _end(running: asyncio.Task[Outcome]) -> None:
+    """Cancel it; what it fails with at that moment is nobody's business any more."""
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 # What they have in common ----------------------------------------------------------------
@@ -222,7 +226,7 @@ def _ports(
     def connect(issuer: Issuer, account: AccountFolder) -> Client:
         return Client(
             issuer.directory_url,
-            AccountKey(account.key_pem),
+            key_of(account),
             now=utc_now,
             account_url=account.url,
             trusted_certificate=issuer.trusted_certificate,
@@ -238,6 +242,7 @@ def _ports(
             listens,
             public=issuer.public,
             witness=urlsplit(issuer.directory_url).hostname if issuer.public else None,
+            optional=certificate.optional,
         )
 
     return Ports(

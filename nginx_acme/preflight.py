@@ -5,6 +5,7 @@ listeners; DNS is asked for an address. A name is blocked only on proof:
 
     nginx answers the probe on its own address, and wrongly         its order would fail
     the resolver says that a public name has no address             the CA finds none either
+    it says so of a name that we added, and knows the one above     nobody will miss it
 
 Everything else is a warning, and the CA decides: that a listener is not reached from here (an
 address that this host does not have now), that the resolver gives no answer, that the CA of a
@@ -32,7 +33,7 @@ from nginx_acme.challenges.http01 import PATH
 from nginx_acme.lookup import LookupFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from nginx_acme.acme.order import Solver
     from nginx_acme.identifiers import Name
@@ -84,6 +85,7 @@ async def look(
     *,
     public: bool,
     witness: str | None = None,
+    optional: Container[str] = (),
     seconds: float = SECONDS,
     resolve: Callable[[str], tuple[str, ...]] = lookup.resolve,
 ) -> Findings:
@@ -96,6 +98,8 @@ async def look(
         public: the CA asks the public DNS, and what that doesn't know can't be certified.
         witness: the host name of such a CA. Where not even that has an address, this host's
             resolver doesn't know the public DNS (behind a proxy, say) and proves nothing.
+        optional: of the names, those that nobody asked for. One has no address where this host's
+            resolver says so and knows the name above it, whatever the CA may know.
         seconds: for everything together.
         resolve: asks DNS (`lookup.resolve`).
 
@@ -109,8 +113,16 @@ async def look(
         _ask_listeners(wanted, solver, listens, seconds),
         _ask_dns([*hosts, *witnesses], seconds, resolve),
     )
-    proof = public and all(dns[name].verdict is _Verdict.RIGHT for name in witnesses)
-    found = [(name, dns[name] if proof else _without_proof(dns[name])) for name in hosts]
+
+    def is_known(name: str) -> bool:
+        return name in dns and dns[name].verdict is _Verdict.RIGHT
+
+    def is_proof(name: str) -> bool:
+        if name in optional and is_known(name.partition(".")[2]):
+            return True
+        return public and all(map(is_known, witnesses))
+
+    found = [(name, dns[name] if is_proof(name) else _without_proof(dns[name])) for name in hosts]
     found += own
     return Findings(_words(found, _Verdict.WRONG), _words(found, _Verdict.UNKNOWN))
 

@@ -80,6 +80,7 @@ def run(
     public: bool = True,
     seconds: float = 10,
     witness: str | None = None,
+    optional: frozenset[str] = frozenset(),
     resolve: Callable[[str], tuple[str, ...]] = HERE,
 ) -> Findings:
     """What `look` finds."""
@@ -90,6 +91,7 @@ def run(
             where,
             public=public,
             witness=witness,
+            optional=optional,
             seconds=seconds,
             resolve=resolve,
         )
@@ -149,6 +151,34 @@ class TestDns:
         )
         assert bool(findings.blocked) == proof
         assert bool(findings.warnings) != proof
+
+    @pytest.mark.parametrize(
+        ("apex", "public", "proof"),
+        [
+            pytest.param(("192.0.2.1",), False, True, id="known here"),
+            pytest.param(("192.0.2.1",), True, True, id="known here, unlike the CA"),
+            pytest.param((), False, False, id="unknown here"),
+            pytest.param("no answer", False, False, id="no answer"),
+        ],
+    )
+    def test_optional(
+        self,
+        apex: tuple[str, ...] | str,
+        public: bool,  # noqa: FBT001
+        proof: bool,  # noqa: FBT001
+    ) -> None:
+        """A name that nobody asked for is left out where the resolver knows the one above it."""
+        findings = run(
+            [EXAMPLE, Name("www.example.com")],
+            (),
+            public=public,
+            witness="ca.example" if public else None,
+            optional=frozenset({"www.example.com"}),
+            resolve=knows({"example.com": apex, "www.example.com": (), "ca.example": ()}),
+        )
+        assert ("www.example.com" in findings.blocked) == proof
+        assert ("www.example.com" in findings.warnings) != proof
+        assert "example.com" not in findings.blocked
 
     def test_addresses_and_wildcards(self) -> None:
         """An IP address isn't looked up, nor is a wildcard, which http-01 can't show."""

@@ -28,7 +28,7 @@ from nginx_acme.loaded import behind, on_disk
 from nginx_acme.log import Log
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
-from nginx_acme.reload import find_master, reload
+from nginx_acme.reload import find_master, listening, reload
 from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:
@@ -121,10 +121,12 @@ class Renewal:
         if responder is not None:
             with responder:
                 return with_responder(work.certificates, self._scene, responder, force)
+        held = listening(master.pid) if master is not None else frozenset()
         outcome = through_nginx(
             work.certificates,
             self._scene,
-            work.answering,
+            # Where another program listens, its answer to a probe would be no proof.
+            [listen for listen in work.answering if listen.address in held],
             self._answer_for,
             force=force,
             as_long_as=lambda: master is None or _exists(master.pid),
