@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
+from nginx_acme.acme.jws import AccountKey
 from nginx_acme.certificate import fingerprint, new_key
 from nginx_acme.errors import BadBundle, ConfigError
 from nginx_acme.policy import DAILY
@@ -72,6 +73,18 @@ def replace_account(
         return store.create_account(issuer.name, issuer.directory_url, _key_for(issuer), now)
 
 
+def key_of(account: AccountFolder) -> AccountKey:
+    """What signs for an account.
+
+    Raises:
+        ConfigError: its key, a file of the operator's, is of a kind that no CA knows.
+    """
+    try:
+        return AccountKey(account.key_pem)
+    except ValueError as error:
+        raise ConfigError(f"the key of account {account.name} is no account key: {error}") from None
+
+
 def has_own_key(issuer: Issuer) -> bool:
     """Whether the account's key is a file of the operator's."""
     return issuer.account_key.startswith("/")
@@ -82,11 +95,18 @@ def _replaced_lately(account: AccountFolder, now: datetime) -> bool:
     issuer = account.name.rpartition("_")[0]
     for name in disk.names_in(os.path.dirname(account.path)):
         old, _, when = name.partition(_FORGOTTEN)
-        if old.rpartition("_")[0] == issuer and when:
-            moment = datetime.strptime(when, _TIME).replace(tzinfo=UTC)
-            if abs(now - moment) < DAILY:
-                return True
+        moment = _time_of(when) if old.rpartition("_")[0] == issuer else None
+        if moment is not None and abs(now - moment) < DAILY:
+            return True
     return False
+
+
+def _time_of(text: str) -> datetime | None:
+    """When a folder was set aside; None where its name doesn't say."""
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _key_for(issuer: Issuer) -> bytes:

@@ -80,7 +80,7 @@ def _address(text: str) -> str | None:
         address = ipaddress.ip_address(text[1:-1] if bracketed else text)
     except ValueError:
         return None
-    return str(address)
+    return None if "%" in text else str(address)  # a zone is this host's affair
 
 
 def _alabels(host: str) -> str:

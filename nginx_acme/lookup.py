@@ -61,7 +61,11 @@ async def addresses(
         LookupFailed: also when the time is over.
     """
     answer: Future[tuple[str, ...]] = Future()
-    threading.Thread(target=_ask, args=(resolve, name, answer), daemon=True).start()
+    asking = threading.Thread(target=_ask, args=(resolve, name, answer), daemon=True)
+    try:
+        asking.start()
+    except RuntimeError as error:  # the limit of processes
+        raise LookupFailed(f"{name} can't be looked up: {error}") from error
     try:
         async with asyncio.timeout(seconds):
             return await asyncio.wrap_future(answer)

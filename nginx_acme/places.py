@@ -15,10 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from nginx_acme import disk
-from nginx_acme.account import find_account, make_account
-from nginx_acme.acme.jws import AccountKey
+from nginx_acme.account import find_account, key_of, make_account
 from nginx_acme.certificate import new_key, temporary
-from nginx_acme.errors import ConfigError, StateError
+from nginx_acme.errors import StateError
 from nginx_acme.generate import Answer, Layout
 from nginx_acme.key_types import file_name
 from nginx_acme.store import Identity
@@ -85,11 +84,7 @@ def answer_of(store: Store, account: AccountFolder) -> Answer:
     Raises:
         ConfigError: its key, a file of the operator's, is of a kind that no CA knows.
     """
-    try:
-        thumbprint = AccountKey(account.key_pem).thumbprint
-    except ValueError as error:
-        raise ConfigError(f"the key of account {account.name} is no account key: {error}") from None
-    return Answer(account.name, thumbprint, store.challenges(account.name))
+    return Answer(account.name, key_of(account).thumbprint, store.challenges(account.name))
 
 
 def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:

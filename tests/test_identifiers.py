@@ -42,6 +42,7 @@ def test_name_of(text: str, expected: Name) -> None:
         pytest.param("a..b", "not a host name", id="empty label"),
         pytest.param("a" * 64 + ".com", "not a host name", id="label of 64"),
         pytest.param("a." * 127 + "com", "longer than 253", id="too long"),
+        pytest.param("[fe80::1%eth0]", "not a host name", id="address with a zone"),
         pytest.param("\udcff.example.com", "internationalized", id="no UTF-8"),
         pytest.param("a\u00a0b.example", "host name", id="no-break space"),
     ],

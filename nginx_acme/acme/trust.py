@@ -40,9 +40,16 @@ def _system() -> ssl.SSLContext:
     """OpenSSL reads a folder of roots only when it needs one, so an empty one is looked for."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
-    if context.cert_store_stats()["x509"] or (paths.capath and os.listdir(paths.capath)):
+    if context.cert_store_stats()["x509"] or _is_filled(paths.capath):
         return context
     raise Unreachable(
         f"this system trusts no certificate authority: {paths.openssl_cafile} and"
         f" {paths.openssl_capath} are missing or empty (package ca-certificates)"
     )
+
+
+def _is_filled(folder: str | None) -> bool:
+    try:
+        return bool(folder and os.listdir(folder))
+    except OSError:
+        return False
