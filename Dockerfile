@@ -29,6 +29,7 @@ RUN apt-get update \
     && ln -s /opt/nginx-acme/bin/nginx-acme /usr/local/sbin/nginx
 COPY --from=build /opt/nginx-acme /opt/nginx-acme
 ENV NGINX_ACME_STATE_PATH=/var/lib/nginx-acme
+EXPOSE 443
 VOLUME /var/lib/nginx-acme
 # Renews what is due. That it could not is no reason to call nginx unhealthy, and to restart it.
 HEALTHCHECK --interval=1h --timeout=10m CMD nginx-acme renew || true
