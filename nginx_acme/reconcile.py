@@ -332,7 +332,10 @@ class _Run:
         if issuer not in self._sessions:
             account = find_account(self._ports.store, issuer)
             if account is None:
-                raise StateError(f'no account for "{issuer.name}"', self._ports.store.root)
+                raise StateError(
+                    f'the account at "{issuer.name}" is lost, reload nginx to get another one',
+                    self._ports.store.root,
+                )
             self._sessions[issuer] = self._new_session(issuer, account)
         return self._sessions[issuer]
 
@@ -375,8 +378,7 @@ class _Run:
         """Record a failure and when to try again, before anything else is asked."""
         self._scope(certificate, error)
         label, now = wanted.folder.label, self._ports.now()
-        doubts = self._doubts.get(label, {}).values()
-        words = "; ".join((str(error), *(f"perhaps because {doubt}" for doubt in doubts)))
+        words = "; ".join((str(error), *self._doubts_about(label, error)))
         failures = wanted.folder.attempt(wanted.key_type).failures + _counts(error)
         later = error.retry_after if isinstance(error, AcmeError) else None
         if _is_issuing(error):
@@ -396,6 +398,11 @@ class _Run:
             return
         self._outcome.failed.append(label)
         self._ports.progress.failed(label, words)
+
+    def _doubts_about(self, label: str, error: NginxAcmeError) -> tuple[str, ...]:
+        """What the preflight found, where the CA has looked, too."""
+        looked = isinstance(error, OrderFailed)
+        return tuple(self._doubts.get(label, {}).values()) if looked else ()
 
     def _scope(self, certificate: Certificate, error: NginxAcmeError) -> None:
         """A refusal of all ends the asking: nobody else asks this issuer in this run."""

@@ -293,7 +293,8 @@ class Program:
             raise ServerFailed(f"{self.argv[0]}: exit code {self.returncode}\n{self.output()}")
 
     def launch(self) -> None:
-        """Start it without waiting for anything."""
+        """Start it without waiting for anything; also once more, after it was stopped."""
+        self._stopped = False
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*_dies_with_us(), *self.argv],
