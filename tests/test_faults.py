@@ -1,0 +1,681 @@
+"""The launcher dies at any moment, finds its disk full or its files torn; the next start goes on.
+
+nginx and pebble are real, and pebble's log says what it was asked for. `stumble` runs the launcher
+and says what a step is. The steps in the tables below are those after which the disk or the CA is
+in another state than before; `EVERY_STEP=1` takes each one, until the launcher isn't killed any
+more (some ten minutes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nginx_acme.certificate import key_type_of, read_bundle
+from nginx_acme.disk import is_leftover
+from nginx_acme.store import Identity, Store
+from tests.servers import (
+    ROOT,
+    NginxServer,
+    Pebble,
+    fetch,
+    free_port,
+    nginx_conf,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cryptography import x509
+
+    from nginx_acme.certificate import Bundle
+
+EVERY_STEP = bool(os.environ.get("EVERY_STEP"))
+SHARES = 4
+"""The sweep of every step is so many tests, for several processes to share."""
+KEY_TYPE = "ecdsa:256"
+LAUNCHER = (sys.executable, "-m", "nginx_acme")
+SITE = """
+    acme_state_path {state};
+    acme_http_listen 127.0.0.1:{http};
+    acme_issuer pebble {{
+        uri {url};
+        ssl_trusted_certificate {root};
+        accept_terms_of_service;
+    }}
+    server {{
+        listen 127.0.0.1:{tls} ssl;
+        server_name {name};
+        acme pebble;
+        return 200 "{name}";
+    }}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a state directory has that must not be lost."""
+
+    account_key: bytes | None
+    account_url: str | None
+    pending_key: bytes | None
+    order_url: str | None
+    bundle: Bundle | None
+
+
+class Site:
+    """A server that wants a certificate from pebble, and its state directory."""
+
+    def __init__(
+        self,
+        folder: Path,
+        ca: Pebble,
+        name: str,
+        *,
+        state: Path | None = None,
+        http: int | None = None,
+    ) -> None:
+        self.ca = ca
+        self.name = name
+        self.folder = folder
+        self.state = state or folder / "state"
+        self.trace = folder / "trace"
+        self.root = ca.issuer_root()
+        self.tls = free_port()
+        self.config = nginx_conf(
+            SITE.format(
+                state=self.state,
+                http=http or ca.http_port,
+                url=ca.directory_url,
+                root=ca.api_root,
+                tls=self.tls,
+                name=name,
+            )
+        )
+        folder.mkdir(mode=0o755, exist_ok=True)
+
+    def server(self, launcher: Sequence[str] = LAUNCHER) -> NginxServer:
+        """The server for this site, not started yet."""
+        environ = {"RUNTIME_DIRECTORY": str(self.folder / "run")}
+        return NginxServer(self.folder, self.config, launcher=launcher, environ=environ)
+
+    def stumbling(self, deed: str, step: str, number: int = 1) -> NginxServer:
+        """The same, started by a launcher to which something happens at a step."""
+        self.trace.unlink(missing_ok=True)
+        stumble = str(ROOT / "tests" / "stumble.py")
+        arguments = (str(self.state), str(self.trace), deed, step, str(number))
+        return self.server((sys.executable, stumble, *arguments))
+
+    @contextlib.contextmanager
+    def described(self) -> Iterator[None]:
+        """Say with a failure how far the launcher came that stumbled."""
+        try:
+            yield
+        except Exception as error:
+            steps = self.trace.read_text().splitlines()
+            error.add_note(f"it stumbled at step {len(steps)}: {steps[-1]}")
+            raise
+
+    # What is on disk
+
+    def kept(self) -> Kept:
+        """As the package reads it, opened for reading only."""
+        store = Store(str(self.state))
+        account = store.find_account(self.ca.directory_url)
+        folder = store.find(Identity(self.ca.directory_url, frozenset({self.name}), None))
+        order = folder.pending.order() if folder else None
+        return Kept(
+            account_key=account.key_pem if account else None,
+            account_url=account.url if account else None,
+            pending_key=folder.pending.key_pem() if folder else None,
+            order_url=order.order_url if order else None,
+            bundle=folder.own(KEY_TYPE) if folder else None,
+        )
+
+    def assert_whole(self) -> None:
+        """Every file that somebody will read is complete."""
+        for path in self.state.rglob("*"):
+            if not path.is_file() or any(map(is_leftover, path.parts)):
+                continue
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.name == "key.pem":
+                assert key_type_of(path.read_bytes()) == KEY_TYPE
+            elif path.suffix == ".pem":
+                read_bundle(path.read_bytes())
+
+    def leftovers(self) -> list[str]:
+        """What is on disk and nobody needs."""
+        unfinished = (path for path in self.state.rglob("*") if is_leftover(path.name))
+        armed = self.state.glob("public/challenges/*/*")
+        drafts = list(self.state.glob("instances/*/generations/[0-9]*[0-9]"))
+        return [str(path) for path in (*unfinished, *armed, *drafts[2:])]
+
+    def age(self) -> None:
+        """Let everything be two hours old."""
+        moment = time.time() - 7200
+        for path in (self.state, *self.state.rglob("*")):
+            os.utime(path, (moment, moment), follow_symlinks=False)
+
+    # What the world sees
+
+    def leaf(self) -> x509.Certificate | None:
+        """What nginx serves; None as long as the CA's root doesn't verify it."""
+        try:
+            answer = fetch(self.tls, self.name, self.root)
+        except (ssl.SSLError, OSError):
+            return None
+        assert answer.body == self.name.encode()
+        return answer.leaf
+
+    def verified(self) -> x509.Certificate:
+        """What nginx serves when nobody works behind its back any more."""
+        for pid in _processes(f"{self.folder}/", "renew"):
+            _wait_for_end(pid)
+        leaf = wait_for(self.leaf, 10, "a verified answer")
+        assert leaf is not None
+        return leaf
+
+
+def _wait_for_end(pid: int) -> None:
+    wait_for(lambda: not _command(pid), 30, f"the end of process {pid}")
+
+
+def _processes(*words: str) -> Iterator[int]:
+    """The pids of the processes with all these words in their command lines."""
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        if all(word in _command(pid) for word in words):
+            yield pid
+
+
+def _command(pid: int) -> str:
+    """The command line of a process; "" when it has ended, also where nobody has seen that."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+class Ledger:
+    """What a CA was asked for since this was made."""
+
+    def __init__(self, ca: Pebble) -> None:
+        self._log = ca.server.log
+        self._orders = self._accounts = 0
+        self._orders, self._accounts = self.orders, self.accounts
+
+    @property
+    def orders(self) -> int:
+        """The orders that were made."""
+        return self._log.read_text().count("Added order ") - self._orders
+
+    @property
+    def accounts(self) -> int:
+        """The accounts that were made."""
+        return self._log.read_text().count(" accounts in memory") - self._accounts
+
+
+@pytest.fixture(scope="module")
+def start_ca(
+    nginx: str, pebble: Pebble, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Pebble]]:
+    """Start a CA that is asked the same in every run: every nonce is good, nothing is reused."""
+    assert nginx
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Pebble:
+            folder = tmp_path_factory.mktemp("ca")
+            made = Pebble(folder, binary=pebble.binary, nonce_reject=0, authz_reuse=0)
+            return stack.enter_context(made)
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def ca(start_ca: Callable[[], Pebble]) -> Pebble:
+    """The CA of those who don't run all the time: it looks at one address."""
+    return start_ca()
+
+
+@pytest.fixture(scope="module")
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that nginx's workers may enter, for several tests."""
+    with tempfile.TemporaryDirectory(prefix="nginx-acme-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+def is_killed(server: NginxServer) -> bool:
+    """Start it: whether it is killed before nginx runs. If not, nginx is stopped again."""
+    server.server.launch()
+    wait_for(lambda: server.server.returncode is not None or server.pid, 60, "its end")
+    code = server.server.returncode
+    server.stop()
+    assert code in (None, -signal.SIGKILL), server.server.output()
+    return code is not None
+
+
+# Killed while it starts
+
+
+STARTING = [
+    pytest.param("after mkdir /locks", 1, id="half of the layout"),
+    pytest.param("half write /certificates/.*/", 1, id="half of an identity"),
+    pytest.param("after rename /certificates/[^/]+$", 1, id="a folder for the certificate"),
+    pytest.param("half write /certificates/[^.]", 1, id="half of the temporary certificate"),
+    pytest.param("after rename /accounts/.*/key.pem", 1, id="a key, but not in its place"),
+    pytest.param("after rename /accounts/[^/]+$", 1, id="an account's key"),
+    pytest.param("after rename /instances/.*/waiting.json", 1, id="about to wait"),
+    pytest.param("after symlink /instances/", 1, id="half of a generation"),
+    pytest.param("after GET ", 1, id="the CA's directory"),
+    pytest.param("after POST /sign-me-up", 1, id="the account, of which only the CA knows"),
+    pytest.param("half write /accounts/[^.]", 1, id="half of the account"),
+    pytest.param("after rename /accounts/[^.].*/account.json", 1, id="the account"),
+    pytest.param("after rename /certificates/.*/key.pem", 1, id="a key for the certificate"),
+    pytest.param("before POST /order-plz", 1, id="about to order"),
+    pytest.param("after POST /order-plz", 1, id="the order, of which only the CA knows"),
+    pytest.param("half write /certificates/.*/pending/", 3, id="half of the order"),
+    pytest.param("after rename /certificates/.*/order.json", 2, id="the order"),
+    pytest.param("before POST /chalZ/", 1, id="about to be looked at"),
+    pytest.param("after POST /chalZ/", 1, id="being looked at"),
+    pytest.param("after POST /my-order/", 1, id="authorized"),
+    pytest.param("after POST /finalize-order/", 1, id="finalized"),
+    pytest.param("after POST /my-order/", 2, id="issued"),
+    pytest.param("after POST /certZ/", 1, id="downloaded"),
+    pytest.param("half write /certificates/[^/]+/[^/]+$", 2, id="half of the certificate"),
+    pytest.param("after rename /certificates/.*/ecdsa-256.pem", 2, id="the certificate"),
+    pytest.param("after rename /certificates/[^.].*/state.json", 1, id="who issued it"),
+    pytest.param("after unlink /certificates/.*/order.json", 1, id="no order any more"),
+    pytest.param("after unlink /certificates/.*/key.pem", 1, id="an empty folder of an order"),
+    pytest.param("after unlink /instances/", 1, id="the end of the wait"),
+    pytest.param("after rename /instances/.*/1.json", 1, id="what a generation leaves to do"),
+    pytest.param("after symlink /instances/.*/.nginx-acme", 1, id="half of the switch"),
+    pytest.param("after rename /instances/.*/generated", 1, id="the switch"),
+]
+
+
+@pytest.mark.parametrize(("step", "number"), STARTING)
+def test_killed_while_starting(step: str, number: int, ca: Pebble, open_path: Path) -> None:
+    """The next start runs nginx and finishes the same order with the same keys."""
+    site, ledger = Site(open_path, ca, _name(step, number)), Ledger(ca)
+    with site.described():
+        assert is_killed(site.stumbling("kill", step, number))
+        assert_start_goes_on(site, ledger)
+
+
+@pytest.mark.skipif(not EVERY_STEP, reason="EVERY_STEP=1 has time for it")
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_killed_at_every_step_while_starting(share: int, ca: Pebble, open_path: Path) -> None:
+    """The same for each and every step."""
+    for number in itertools.count(1 + share, SHARES):
+        site, ledger = Site(open_path / str(number), ca, _name("every", number)), Ledger(ca)
+        with site.described():
+            if not is_killed(site.stumbling("kill", "", number)):
+                break
+            assert_start_goes_on(site, ledger)
+
+
+def _name(step: str, number: int) -> str:
+    """A name of its own for each: orders for one name are told from those for another."""
+    return f"{re.sub('[^a-z0-9]+', '-', step.lower()).strip('-')}-{number}.example.com"
+
+
+def assert_start_goes_on(site: Site, ledger: Ledger) -> None:
+    """What is true of a start after one that was killed."""
+    site.assert_whole()
+    kept, paid = site.kept(), ledger.orders
+    site.age()
+    with site.server():
+        leaf = site.verified()
+    after = site.kept()
+    assert after.bundle is not None
+    assert after.bundle.facts.serial == leaf.serial_number
+    assert after.account_url is not None
+    assert kept.account_key in (None, after.account_key)
+    assert kept.pending_key is None or kept.pending_key in after.bundle.pem
+    assert kept.bundle in (None, after.bundle)
+    assert ledger.accounts == 1
+    lost = paid == 1 and kept.order_url is None and kept.bundle is None
+    assert ledger.orders == 1 + lost
+    assert site.leftovers() == []
+
+
+# Killed while nginx runs
+
+
+RENEWING = [
+    pytest.param("after rename /certificates/.*/key.pem", 1, id="a key for the certificate"),
+    pytest.param("after POST /order-plz", 1, id="the order, of which only the CA knows"),
+    pytest.param("after rename /certificates/.*/order.json", 2, id="the order"),
+    pytest.param("after open /public/challenges/", 1, id="half of an armed challenge"),
+    pytest.param("after rename /public/challenges/", 1, id="an armed challenge"),
+    pytest.param("after POST /my-order/", 1, id="authorized, and armed"),
+    pytest.param("after unlink /public/challenges/", 1, id="disarmed"),
+    pytest.param("after POST /finalize-order/", 1, id="finalized"),
+    pytest.param("after POST /certZ/", 1, id="downloaded"),
+    pytest.param("after rename /certificates/.*/ecdsa-256.previous.pem", 1, id="the one before"),
+    pytest.param("after rename /certificates/.*/ecdsa-256.pem", 1, id="the certificate"),
+    pytest.param("after rename /certificates/[^/]+/state.json", 1, id="who issued it"),
+    pytest.param("after unlink /certificates/.*/order.json", 1, id="no order any more"),
+    pytest.param("after rmdir /certificates/.*/pending", 1, id="nothing pending"),
+]
+
+
+@pytest.fixture(scope="module")
+def running(
+    start_ca: Callable[[], Pebble], open_folder: Path
+) -> Iterator[tuple[Site, NginxServer]]:
+    """A site with a certificate, and its nginx."""
+    site = Site(open_folder / "running", start_ca(), "running.example.com")
+    with site.server() as server:
+        site.verified()
+        yield site, server
+
+
+@pytest.mark.parametrize(("step", "number"), RENEWING)
+def test_killed_while_renewing(step: str, number: int, running: tuple[Site, NginxServer]) -> None:
+    """The old certificate is served on, and the next `renew` finishes the same order."""
+    site, server = running
+    with site.described():
+        assert is_renew_killed(site, server, step, number)
+
+
+@pytest.mark.skipif(not EVERY_STEP, reason="EVERY_STEP=1 has time for it")
+@pytest.mark.timeout(3600)
+def test_killed_at_every_step_while_renewing(running: tuple[Site, NginxServer]) -> None:
+    """The same for each and every step."""
+    site, server = running
+    for number in itertools.count(1):
+        with site.described():
+            if not is_renew_killed(site, server, "", number):
+                break
+
+
+def is_renew_killed(site: Site, server: NginxServer, step: str, number: int) -> bool:
+    """Kill `renew` at a step: whether it came to it. Then what is true of the next one."""
+    before, ledger = site.verified(), Ledger(site.ca)
+    stumbling = site.stumbling("kill", step, number)
+    ended = stumbling.run("renew", "--force", site.name)
+    if ended.returncode == 0:
+        return False
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    site.assert_whole()
+    kept, paid = site.kept(), ledger.orders
+    assert kept.bundle is not None
+    finished = kept.bundle.facts.serial != before.serial_number
+    assert finished or site.verified() == before
+    site.age()
+    again = server.run("renew", "--force", site.name)
+    assert again.returncode == 0, again.stderr
+    leaf, after = site.verified(), site.kept()
+    assert after.bundle is not None
+    assert after.bundle.facts.serial == leaf.serial_number
+    assert leaf.serial_number not in (before.serial_number, kept.bundle.facts.serial)
+    assert finished or kept.pending_key is None or kept.pending_key in after.bundle.pem
+    assert (after.account_key, after.pending_key) == (kept.account_key, None)
+    assert ledger.accounts == 0
+    lost = paid == 1 and kept.order_url is None
+    assert ledger.orders == 1 + (finished or lost)
+    assert site.leftovers() == []
+    return True
+
+
+def test_killed_before_nginx_is_told(running: tuple[Site, NginxServer]) -> None:
+    """A certificate that nginx hasn't read is read at the next `renew`, which asks no CA for it."""
+    site, server = running
+    before, ledger = site.verified(), Ledger(site.ca)
+    stumbling = site.stumbling("kill", "after rmdir /certificates/.*/pending")
+    assert stumbling.run("renew", "--force", site.name).returncode == -signal.SIGKILL
+    assert site.verified() == before
+    for told in (True, False):
+        again = server.run("renew")
+        assert again.returncode == 0, again.stderr
+        assert ("nginx reloaded for" in again.stderr) == told
+    after = site.kept()
+    assert after.bundle is not None
+    assert site.verified().serial_number == after.bundle.facts.serial != before.serial_number
+    assert ledger.orders == 1
+
+
+def test_challenges_of_a_killed_renew(ca: Pebble, open_path: Path) -> None:
+    """What was armed for an order that nobody works on is disarmed by the next start."""
+    site = Site(open_path, ca, "armed.example.com")
+    with site.server():
+        site.verified()
+        armed = site.stumbling("kill", "after rename /public/challenges/")
+        assert armed.run("renew", "--force", site.name).returncode == -signal.SIGKILL
+        assert len(list(site.state.glob("public/challenges/*/*"))) == 1
+    with site.server():
+        assert list(site.state.glob("public/challenges/*/*")) == []
+
+
+# Two at once
+
+
+def test_two_instances_with_one_state(start_pebble: Callable[..., Pebble], open_path: Path) -> None:
+    """Two that start at once, each its own nginx, make one account and one order."""
+    ca = start_pebble(valid=True)
+    ledger = Ledger(ca)
+    one, other = (
+        Site(
+            open_path / name, ca, "shared.example.com", state=open_path / "state", http=free_port()
+        )
+        for name in ("one", "other")
+    )
+    with contextlib.ExitStack() as stack:
+        servers = [site.server() for site in (one, other)]
+        for server in servers:
+            server.server.launch()
+            stack.callback(server.stop)
+        assert one.verified() == other.verified()
+    assert (ledger.accounts, ledger.orders) == (1, 1)
+    one.age()
+    Store(str(one.state)).open_for_writing()
+    assert one.leftovers() == []
+
+
+def test_the_same_start_twice(ca: Pebble, open_path: Path) -> None:
+    """Of two starts at once one becomes nginx, with one account and one order."""
+    site, ledger = Site(open_path, ca, "twice.example.com"), Ledger(ca)
+    servers = [site.server(), site.server()]
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            server.server.launch()
+            stack.callback(server.stop)
+        wait_for(lambda: [s.server.returncode for s in servers].count(None) == 1, 30, "one's end")
+        site.verified()
+    assert (ledger.accounts, ledger.orders) == (1, 1)
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(open_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = open_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+FULL = [
+    pytest.param("before mkdir /instances/", id="before a draft"),
+    pytest.param("after POST /sign-me-up", id="before the account is noted"),
+    pytest.param("before mkdir /certificates/.*/pending", id="before the key"),
+    pytest.param("after POST /order-plz", id="before the order is noted"),
+    pytest.param("after POST /certZ/", id="before the certificate"),
+    pytest.param("after rename /certificates/.*/ecdsa-256.pem", id="before who issued it"),
+    pytest.param("before unlink /instances/", id="before the switch"),
+]
+
+
+@pytest.mark.parametrize("step", FULL)
+def test_disk_gets_full(step: str, ca: Pebble, small_disk: Path) -> None:
+    """Nothing is half written, nginx starts, and with room again the work goes on."""
+    name = _name(step, 0)
+    site, ledger = Site(small_disk.parent, ca, name, state=small_disk / "state"), Ledger(ca)
+    with site.described():
+        with site.stumbling("fill", step):
+            assert fetch(site.tls, name, None).body == name.encode()
+        site.assert_whole()
+        (site.state / "filler").unlink()
+        kept, paid = site.kept(), ledger.orders
+        with site.server():
+            site.verified()
+        assert kept.account_key in (None, site.kept().account_key)
+        assert ledger.accounts == 1
+        lost = paid == 1 and kept.order_url is None and kept.bundle is None
+        assert ledger.orders <= 1 + lost
+
+
+def test_disk_is_full(ca: Pebble, small_disk: Path) -> None:
+    """No CA is asked, one line says why, and nginx starts with files from elsewhere."""
+    site = Site(small_disk.parent, ca, "full.example.com", state=small_disk / "state")
+    ledger, asked = Ledger(ca), ca.server.output()
+    room = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(bytes(room.f_bavail * room.f_bsize))
+    with site.server() as server:
+        assert fetch(site.tls, site.name, None).body == site.name.encode()
+        said = server.server.output().splitlines()
+    (error,) = (line for line in said if "[error]" in line)
+    assert str(small_disk) in error
+    assert "No space left on device" in error
+    assert ca.server.output() == asked
+    (small_disk / "filler").unlink()
+    with site.server():
+        site.verified()
+    assert (ledger.accounts, ledger.orders) == (1, 1)
+
+
+# Torn files
+
+
+@pytest.fixture(scope="module")
+def finished(ca: Pebble, open_folder: Path) -> Site:
+    """A site that has its certificate, and doesn't run."""
+    site = Site(open_folder / "finished", ca, "finished.example.com")
+    with site.server():
+        site.verified()
+    shutil.copytree(site.state, site.folder / "kept", symlinks=True)
+    return site
+
+
+@pytest.fixture
+def stopped(finished: Site) -> Site:
+    """The same as it was when it was stopped."""
+    shutil.rmtree(finished.state)
+    shutil.copytree(finished.folder / "kept", finished.state, symlinks=True)
+    return finished
+
+
+def tear(site: Site, *what: str) -> None:
+    """What a power cut or a bad disk makes of files: HOW PATTERN, for each."""
+    for how, _, pattern in (each.partition(" ") for each in what):
+        (path,) = site.state.glob(pattern)
+        if how == "lost":
+            path.unlink()
+            continue
+        content = path.read_bytes()
+        torn = {"cut": content[: len(content) // 2], "zero": bytes(len(content)), "empty": b""}
+        path.write_bytes(torn[how])
+
+
+BUNDLE = "certificates/*/ecdsa-256.pem"
+STATE = "certificates/*/state.json"
+ACCOUNT = "accounts/*/account.json"
+ACCOUNT_KEY = "accounts/*/key.pem"
+GENERATED = "instances/*/generations/[0-9]*/nginx.conf"
+WORK = "instances/*/generations/*.json"
+LOADED = "instances/*/loaded.json"
+
+TORN = [
+    pytest.param(
+        [f"cut {STATE}", f"cut {ACCOUNT}", "empty layout", f"cut {GENERATED}", f"zero {WORK}"],
+        *(0, 0),
+        id="all that is written again",
+    ),
+    pytest.param(
+        [f"empty {STATE}", f"lost {ACCOUNT}", "lost layout", f"lost {GENERATED}", f"cut {LOADED}"],
+        *(0, 0),
+        id="all that is made again",
+    ),
+    pytest.param(["lost instances/*/generated"], 0, 0, id="no generation"),
+    pytest.param([f"zero {ACCOUNT_KEY}"], 0, 0, id="no account's key, and no need of it"),
+    pytest.param([f"cut {ACCOUNT}", f"lost {BUNDLE}"], 1, 0, id="found again by its key"),
+    pytest.param([f"zero {ACCOUNT_KEY}", f"lost {BUNDLE}"], 1, 1, id="no account's key"),
+    pytest.param([f"empty {BUNDLE}"], 1, 0, id="an empty certificate"),
+    pytest.param([f"zero {BUNDLE}"], 1, 0, id="zeros for a certificate"),
+    pytest.param([f"cut {BUNDLE}", f"cut {STATE}"], 1, 0, id="neither certificate nor notes"),
+]
+
+
+@pytest.mark.parametrize(("torn", "orders", "accounts"), TORN)
+def test_torn(torn: list[str], orders: int, accounts: int, stopped: Site) -> None:
+    """What can be read elsewhere is, what can't is asked for again; all of it is served."""
+    before, ledger = stopped.kept(), Ledger(stopped.ca)
+    tear(stopped, *torn)
+    with stopped.server():
+        leaf = stopped.verified()
+    assert (ledger.orders, ledger.accounts) == (orders, accounts)
+    assert before.bundle is not None
+    assert (leaf.serial_number == before.bundle.facts.serial) == (not orders)
+    after = stopped.kept()
+    assert (after.account_key == before.account_key) == (not any(ACCOUNT_KEY in t for t in torn))
+    assert after.pending_key is None
+
+
+def test_a_damaged_certificate_is_set_aside(stopped: Site) -> None:
+    """What nginx couldn't read is kept beside what takes its place."""
+    tear(stopped, f"cut {BUNDLE}")
+    (torn,) = (path.read_bytes() for path in stopped.state.glob(BUNDLE))
+    with stopped.server():
+        stopped.verified()
+    assert [path.read_bytes() for path in stopped.state.glob(f"{BUNDLE}.damaged")] == [torn]
+
+
+ORDER = "certificates/*/pending/order.json"
+ORDER_KEY = "certificates/*/pending/key.pem"
+
+TORN_ORDERS = [
+    pytest.param(f"cut {ORDER}", id="half of the order"),
+    pytest.param(f"lost {ORDER_KEY}", id="no key"),
+    pytest.param(f"zero {ORDER_KEY}", id="zeros for a key"),
+]
+
+
+@pytest.mark.parametrize("torn", TORN_ORDERS)
+def test_a_torn_order(torn: str, ca: Pebble, open_path: Path) -> None:
+    """An open order that can't be finished any more costs one more."""
+    site, ledger = Site(open_path, ca, _name(torn, 0)), Ledger(ca)
+    assert is_killed(site.stumbling("kill", "before POST /chalZ/"))
+    kept = site.kept()
+    tear(site, torn)
+    with site.server():
+        site.verified()
+    assert (ledger.orders, ledger.accounts) == (2, 1)
+    after = site.kept()
+    assert after.bundle is not None
+    assert kept.pending_key is not None
+    assert (kept.pending_key in after.bundle.pem) == (ORDER in torn)
