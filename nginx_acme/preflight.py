@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from nginx_acme.nginx.listen import Listen
 
 SECONDS = 3.0
+HINT_SECONDS = 0.5
+"""For what can prove nothing: it is of use only if the CA says no."""
 AT_ONCE = 20
 """Connections to our own nginx at the same time."""
 
@@ -109,9 +111,10 @@ async def look(
     wanted = [name for name in names if not name.wildcard]
     hosts = [name.value for name in wanted if not name.is_ip]
     witnesses = [] if witness is None else [witness]
+    proves = public or any(host in optional for host in hosts)
     own, dns = await asyncio.gather(
         _ask_listeners(wanted, solver, listens, seconds),
-        _ask_dns([*hosts, *witnesses], seconds, resolve),
+        _ask_dns([*hosts, *witnesses], seconds if proves else min(seconds, HINT_SECONDS), resolve),
     )
 
     def is_known(name: str) -> bool:

@@ -16,7 +16,7 @@ from nginx_acme.errors import StateError
 from nginx_acme.identifiers import Name
 from nginx_acme.lookup import LookupFailed
 from nginx_acme.nginx.listen import Listen, parse_listen
-from nginx_acme.preflight import Findings, look
+from nginx_acme.preflight import HINT_SECONDS, Findings, look
 from tests.servers import NginxServer, free_port, nginx_conf, wait_for
 
 if TYPE_CHECKING:
@@ -185,8 +185,15 @@ class TestDns:
         names = [Name("192.0.2.1", is_ip=True), Name("*.example.com")]
         assert run(names, (), resolve=knows({})) == NOTHING
 
-    def test_no_time(self) -> None:
-        """A resolver that doesn't answer costs no more than the time there is."""
+    @pytest.mark.parametrize(
+        ("public", "seconds", "words"),
+        [
+            pytest.param(True, 0.05, "no answer in 0.05 s", id="public"),
+            pytest.param(False, 10, f"no answer in {HINT_SECONDS} s", id="no proof in any case"),
+        ],
+    )
+    def test_no_time(self, public: bool, seconds: float, words: str) -> None:  # noqa: FBT001
+        """A resolver that doesn't answer costs no more than the time there is for what it says."""
         end = threading.Event()
 
         def resolve(_: str) -> tuple[str, ...]:
@@ -194,10 +201,10 @@ class TestDns:
             return ()
 
         try:
-            findings = run([EXAMPLE], (), seconds=0.05, resolve=resolve)
+            findings = run([EXAMPLE], (), public=public, seconds=seconds, resolve=resolve)
         finally:
             end.set()
-        assert "no answer in 0.05 s" in findings.warnings["example.com"]
+        assert words in findings.warnings["example.com"]
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ _RIGHT, _PARTIAL, _EXPIRED = 3, 2, 1
 class Store:
     """A state directory; `root` need not exist until it is opened for writing.
 
-    What is in it is read once, in one pass, when it is first asked for.
+    What is in it is read in one pass, when it is first asked for after it was opened.
     """
 
     def __init__(self, root: str) -> None:
@@ -109,6 +109,8 @@ class Store:
     def open_for_writing(self) -> None:
         """Make what is missing of the layout, and prove that certificates can be kept.
 
+        What was read is read again: whoever stays and opens it once more sees what others made.
+
         Raises:
             StateError: it can't be written, is full, or is of a newer layout. The store is open
                 for reading as before.
@@ -126,6 +128,9 @@ class Store:
         self._sweep()
         disk.probe_writable(self._path("certificates"))
         self._access.writable = True
+        self._folders = None
+        self._by_identity.clear()
+        self._by_name.clear()
 
     def _sweep(self) -> None:
         """Remove what killed processes left: what is unfinished, and challenges of nobody."""

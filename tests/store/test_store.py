@@ -317,6 +317,18 @@ def test_a_certificate_is_found_by_its_identity(store: Store) -> None:
         assert where.find(identity("example.com")) is None
 
 
+def test_what_another_process_made_is_found(store: Store) -> None:
+    """A process that stays finds the certificates of a reload when it opens the store again."""
+    assert store.folders() == ()
+    other = reopened(store)
+    made = other.create(identity(), NAMES)
+    made.record("ecdsa:256", Attempt(3, NOW, "no", NOW))
+    store.open_for_writing()
+    found = store.find(identity())
+    assert found is not None
+    assert found.attempt("ecdsa:256").failures == 3
+
+
 def test_a_label_stays(store: Store) -> None:
     """The label is the first name's when it was made, and isn't changed by another order."""
     assert store.create(identity(), NAMES).label == "example.com"
