@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from nginx_acme.acme.client import Client
     from nginx_acme.acme.resources import Authorization, Challenge, Order
 
-POLL_DELAYS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
+POLL_DELAYS = (0.05, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 """Seconds before each poll where the CA doesn't say; the last one for all further polls."""
 
-FETCHED_PAUSE = 0.06
+FETCHED_PAUSE = 0.02
 """Seconds from the last challenge's being fetched to a poll: the CA has to write it down."""
 
 SHORTEST_PAUSE = 0.05

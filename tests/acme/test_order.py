@@ -317,26 +317,28 @@ def polled(fault: Fault | None = None, *, resource: str = "order", **options: An
 @pytest.mark.parametrize(
     ("options", "moments"),
     [
-        pytest.param({"retry_after": None}, [0.1, 0.2], id="nobody says anything"),
-        pytest.param({"retry_after": None, "tells": True}, [0.06, 0.16], id="it was fetched"),
+        pytest.param({"retry_after": None}, [0.05, 0.1], id="nobody says anything"),
+        pytest.param({"retry_after": None, "tells": True}, [0.02, 0.07], id="it was fetched"),
         pytest.param(
             {"retry_after": None, "validation_seconds": 2},
-            [0.1, 0.35, 0.85, 1.85, 3.85, 3.95],
+            [0.05, 0.3, 0.8, 1.8, 3.8, 3.85],
             id="validation takes two seconds",
         ),
         pytest.param(
             {"retry_after": None, "validation_seconds": 2, "tells": True},
-            [0.06, 0.31, 0.81, 1.81, 3.81, 3.91],
+            [0.02, 0.27, 0.77, 1.77, 3.77, 3.82],
             id="fetched early, decided late: one early poll",
         ),
-        pytest.param({"retry_after": 3}, [0.1, 3.1], id="finalize says three seconds"),
-        pytest.param({"retry_after": 0}, [0.1, 0.15], id="finalize says none"),
+        pytest.param({"retry_after": 3}, [0.05, 3.05], id="finalize says three seconds"),
+        pytest.param({"retry_after": 0}, [0.05, 0.1], id="finalize says none"),
         pytest.param(
-            {"retry_after": 3, "processing_seconds": 4}, [0.1, 3.1, 6.1], id="and so does the order"
+            {"retry_after": 3, "processing_seconds": 4},
+            [0.05, 3.05, 6.05],
+            id="and so does the order",
         ),
         pytest.param(
             {"retry_after": None, "processing_seconds": 0.5},
-            [0.1, 0.2, 0.45, 0.95],
+            [0.05, 0.1, 0.35, 0.85],
             id="processing takes half a second",
         ),
         pytest.param(
@@ -346,7 +348,7 @@ def polled(fault: Fault | None = None, *, resource: str = "order", **options: An
                 "tells": True,
                 "retry_after": None,
             },
-            [2.0, 2.1],
+            [2.0, 2.05],
             id="the challenge says two seconds, fetched or not",
         ),
         pytest.param(
@@ -355,7 +357,7 @@ def polled(fault: Fault | None = None, *, resource: str = "order", **options: An
                 "fault": changed(headers={"Retry-After": "Fri, 01 May 2026 12:00:07 GMT"}),
                 "retry_after": None,
             },
-            [7.0, 7.1],
+            [7.0, 7.05],
             id="a date",
         ),
         pytest.param(
@@ -364,12 +366,12 @@ def polled(fault: Fault | None = None, *, resource: str = "order", **options: An
                 "fault": changed(headers={"Retry-After": "1"}),
                 "retry_after": None,
             },
-            [1.0, 1.1],
+            [1.0, 1.05],
             id="the new order says one second",
         ),
         pytest.param(
-            {"fault": changed(headers={"Retry-After": "0"}), "validation_seconds": 0.12},
-            [0.1, 0.15, 0.2],
+            {"fault": changed(headers={"Retry-After": "0"}), "validation_seconds": 0.07},
+            [0.05, 0.1, 0.15],
             id="never in a busy loop",
         ),
     ],
@@ -381,11 +383,11 @@ def test_moments(options: dict[str, Any], moments: list[float]) -> None:
 
 def test_constants() -> None:
     """The moments above are these."""
-    assert (POLL_DELAYS[0], FETCHED_PAUSE, SHORTEST_PAUSE) == (0.1, 0.06, 0.05)
+    assert (POLL_DELAYS[0], FETCHED_PAUSE, SHORTEST_PAUSE) == (0.05, 0.02, 0.05)
 
 
 def test_fetched_late() -> None:
-    """Where the CA comes late, the poll after next is early: 60 ms after it came."""
+    """Where the CA comes late, the poll after next is early: 20 ms after it came."""
 
     async def scenario() -> None:
         scene = Scene(tells=True, retry_after=None)
@@ -404,7 +406,7 @@ def test_fetched_late() -> None:
         async with scene.client() as client:
             scene.ca.misbehave("order", noted, times=-1)
             await scene.issue(client)
-        assert moments == pytest.approx([0.1, 0.35, 0.85, 1.26, 1.36])
+        assert moments == pytest.approx([0.05, 0.3, 0.8, 1.22, 1.27])
 
     virtual_time.run(scenario())
 
@@ -685,7 +687,7 @@ def test_moods(resource: str, fault: Fault, seconds: float) -> None:
         async with scene.client() as client:
             scene.ca.misbehave(resource, fault)
             await scene.issue(client)
-        assert virtual_time.seconds() == pytest.approx(0.1 + 0.05 + seconds)
+        assert virtual_time.seconds() == pytest.approx(POLL_DELAYS[0] + SHORTEST_PAUSE + seconds)
 
     virtual_time.run(scenario())
 
