@@ -1,0 +1,204 @@
+"""`nginx-acme renew`: what is due is got while nginx runs, and taken up; on real servers."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from tests.launcher import requests
+from tests.servers import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.launcher import Site
+    from tests.servers import Pebble
+
+    MakeSite = Callable[..., Site]
+    StartPebble = Callable[..., Pebble]
+
+
+def test_not_due(make_site: MakeSite, pebble: Pebble) -> None:
+    """Where nothing is due nobody is asked, and nginx is left alone."""
+    site = make_site(pebble)
+    site.configure(site.block("fresh.example"))
+    site.start()
+    asked, workers = requests(pebble), site.workers()
+    answer = site.run("renew")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    assert requests(pebble) == asked
+    assert site.workers() == workers
+
+
+def test_force(make_site: MakeSite, pebble: Pebble) -> None:
+    """A certificate that is asked for by name is renewed and served; no other one."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"), site.block("b.example"))
+    site.start()
+    a, b = (site.shown(name).leaf for name in ("a.example", "b.example"))
+    answer = site.run("renew", "--force", "A.example.")
+    assert answer.returncode == 0, answer.stderr
+    assert "nginx reloaded for a.example" in answer.stderr
+    wait_for(lambda: site.verified("a.example").leaf != a)
+    assert site.shown("b.example").leaf == b
+    previous = site.state / "certificates" / "a.example" / "ecdsa-256.previous.pem"
+    assert previous.stat().st_mode & 0o777 == 0o600
+
+
+def test_unknown_name(make_site: MakeSite, pebble: Pebble) -> None:
+    """A name that no certificate has is a mistake, and nobody is asked."""
+    site = make_site(pebble)
+    site.configure(site.block("known.example"))
+    site.start()
+    asked = requests(pebble)
+    answer = site.run("renew", "--force", "unknown.example")
+    assert answer.returncode == 1
+    assert "no certificate has the name unknown.example" in answer.stderr
+    assert requests(pebble) == asked
+
+
+def test_never_started(make_site: MakeSite, pebble: Pebble) -> None:
+    """Before the first start there is nothing to renew, and that is said."""
+    site = make_site(pebble)
+    site.configure(site.block("never.example"))
+    answer = site.run("renew")
+    assert answer.returncode == 1
+    assert "has no generation yet, start nginx first" in answer.stderr
+    assert not site.state.exists()
+
+
+def test_edited_meanwhile(make_site: MakeSite, pebble: Pebble) -> None:
+    """A renewal needs no configuration without mistakes, and activates no edits."""
+    site = make_site(pebble)
+    site.configure(site.block("steady.example"))
+    site.start()
+    leaf = site.shown("steady.example").leaf
+    site.configure("server {", site.block("halfway.example"))
+    answer = site.run("renew", "--force", "steady.example")
+    assert answer.returncode == 0, answer.stderr
+    wait_for(lambda: site.verified("steady.example").leaf != leaf)
+    assert site.verified("steady.example").body == b"steady.example"
+
+
+def test_refused_by_nginx(make_site: MakeSite, pebble: Pebble) -> None:
+    """Where nginx refuses a file of the user's the new certificate waits for it to be put right."""
+    site = make_site(pebble)
+    extra = site.folder / "extra.conf"
+    extra.write_text("# nothing\n")
+    site.configure(site.block("patient.example"), "include extra.conf;")
+    site.start()
+    leaf = site.shown("patient.example").leaf
+    extra.write_text("oops;\n")
+    answer = site.run("renew", "--force", "patient.example")
+    assert answer.returncode == 1
+    assert f'unknown directive "oops" in {extra}:1' in answer.stderr
+    assert site.shown("patient.example").leaf == leaf
+    extra.write_text("# nothing\n")
+    asked = requests(pebble)
+    assert site.run("renew").returncode == 0
+    wait_for(lambda: site.verified("patient.example").leaf != leaf)
+    assert requests(pebble) == asked
+
+
+def test_without_nginx(make_site: MakeSite, pebble: Pebble) -> None:
+    """While nginx doesn't run, challenges are answered all the same."""
+    site = make_site(pebble)
+    site.configure(site.block("down.example"))
+    site.start()
+    leaf = site.shown("down.example").leaf
+    site.stop()
+    answer = site.run("renew", "--force", "down.example")
+    assert answer.returncode == 0, answer.stderr
+    site.start()
+    assert site.verified("down.example").leaf != leaf
+
+
+def test_failing(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """A renewal that fails leaves what is served, says why, and ends with exit code 1."""
+    ca = start_pebble()
+    site = make_site(ca)
+    site.configure(site.block("alone.example"))
+    site.start()
+    leaf = site.shown("alone.example").leaf
+    ca.stop()
+    answer = site.run("renew", "--force", "alone.example")
+    assert answer.returncode == 1
+    assert "alone.example: 127.0.0.1: Connection refused; next attempt" in answer.stderr
+    assert site.shown("alone.example").leaf == leaf
+    row = site.one_status()
+    assert (row["state"], row["failures"]) == ("valid", 1)
+
+
+def test_two_at_once(make_site: MakeSite, pebble: Pebble) -> None:
+    """Of two renewals at once one works, and the other finds the work done."""
+    site = make_site(pebble)
+    site.configure(site.block("twice.example"), settings="acme_start_wait 0;")
+    before = requests(pebble)
+    site.start()
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(site.run, ["renew", "renew"]))
+    assert [answer.returncode for answer in answers] == [0, 0]
+    wait_for(lambda: site.one_status()["state"] == "valid")
+    assert (requests(pebble) - before)["POST /certZ"] == 1
+
+
+# --- accounts -------------------------------------------------------------------------------
+
+
+def accounts(site: Site) -> set[str]:
+    """The folders of accounts."""
+    return {path.name for path in (site.state / "accounts").iterdir()}
+
+
+def test_forgotten_account(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """A CA that forgot the account gets a new one, loudly, and nginx answers for that at once."""
+    ca = start_pebble()
+    site = make_site(ca)
+    site.configure(site.block("again.example"))
+    site.start()
+    (account,) = accounts(site)
+    ca.stop()
+    ca.start()
+    answer = site.run("renew", "--force", "again.example")
+    assert answer.returncode == 0, answer.stderr
+    assert "[error] pebble does not know the account" in answer.stderr
+    wait_for(lambda: "Pebble" in site.verified("again.example").leaf.issuer.rfc4514_string())
+    assert len({name.partition(".")[0] for name in accounts(site)}) == 2
+    assert account not in accounts(site)
+    ca.stop()
+    ca.start()
+    answer = site.run("renew", "--force", "again.example")
+    assert answer.returncode == 1
+    assert "accountDoesNotExist" in answer.stderr
+
+
+def test_forgotten_account_at_start(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """A start that waits does the same, and what nginx answers with is the new account's."""
+    ca = start_pebble()
+    site = make_site(ca)
+    site.configure(site.block("first.example"))
+    site.start()
+    site.stop()
+    ca.stop()
+    ca.start()
+    shutil.rmtree(site.state / "certificates")
+    site.start()
+    assert site.verified("first.example").body == b"first.example"
+    answer = site.run("renew", "--force", "first.example")
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_lost_account(make_site: MakeSite, pebble: Pebble) -> None:
+    """A lost account is replaced by the next start or reload."""
+    site = make_site(pebble)
+    site.configure(site.block("lost.example"))
+    site.start()
+    shutil.rmtree(site.state / "accounts")
+    answer = site.run("renew", "--force", "lost.example")
+    assert answer.returncode == 1
+    assert "reload nginx" in answer.stderr
+    assert site.run("-s", "reload").returncode == 0
+    leaf = site.shown("lost.example").leaf
+    assert site.run("renew", "--force", "lost.example").returncode == 0
+    wait_for(lambda: site.verified("lost.example").leaf != leaf)
