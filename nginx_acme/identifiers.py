@@ -27,7 +27,8 @@ class Name(NamedTuple):
         return self.value.startswith("*.")
 
 
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}+(?<!-)"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*+")
 _LONGEST_NAME = 253
 
 # RFC 6761, 6762, 7686, 8375, 9476 and ICANN's reservation of .internal; .lan, .home, .corp and
@@ -65,16 +66,19 @@ def name_of(text: str) -> Name:
     wildcard, host = ("*.", bare[2:]) if bare.startswith("*.") else ("", bare)
     if not host.isascii():
         host = _alabels(host)
-    if host.endswith(".*") or "*" in host:
+    if "*" in host:
         raise NotCertifiable("a certificate can't have a wildcard there")
     if len(host) > _LONGEST_NAME:
         raise NotCertifiable(f"it is longer than {_LONGEST_NAME} characters")
-    if not all(map(_LABEL.fullmatch, host.split("."))):
+    if not _HOST.fullmatch(host):
         raise NotCertifiable("it is not a host name")
     return Name(wildcard + host)
 
 
 def _address(text: str) -> str | None:
+    """An IP address in canonical text; None for a name, which most are."""
+    if ":" not in text and not text[-1:].isdecimal():
+        return None
     bracketed = text.startswith("[") and text.endswith("]")
     try:
         address = ipaddress.ip_address(text[1:-1] if bracketed else text)

@@ -6,14 +6,16 @@ processes a request", "Server names") and tried on it. Nothing of ACME.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.listen import Listen, parse_listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from nginx_acme.nginx.listen import Address
     from nginx_acme.nginx.source import Directive, Source
@@ -28,8 +30,9 @@ KINDS = ("http", "stream", "mail")
 class Server:
     """A `server` block after includes. `own` and `outer` are directives by name.
 
-    `outer` are those of the enclosing `http`, `stream` or `mail`, `names` the arguments of
-    `server_name` in lower case, in order, each once.
+    `outer` are those of the enclosing `http`, `stream` or `mail`, `names` the arguments of the
+    `server_name` in force in lower case, in order, each once. `listens` are without UDP ones, on
+    which nginx speaks no TLS, but for QUIC.
     """
 
     kind: str
@@ -38,6 +41,11 @@ class Server:
     outer: Directives
     listens: tuple[Listen, ...]
     names: tuple[str, ...]
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Its file and where it begins there: the same for both, where a file is included twice."""
+        return self.block.path, self.block.start
 
     def inherited(self, name: str) -> tuple[Directive, ...]:
         """The directives called `name` that are in force: its own or, without any, the outer ones."""
@@ -87,43 +95,83 @@ def _server(
     listens: list[Listen] = []
     for directive in own.get("listen", ()):
         try:
-            listens.extend(parse_listen(directive.args, default_port=80))
+            listens.extend(() if "udp" in directive.args else _listens(directive.args))
         except ValueError as error:
             place = source.place(directive)
             raise ConfigError(str(error), place.path, place.line) from error
-    if not listens and kind == "http":
-        listens.extend(parse_listen((str(default_port),)))
-    names = dict.fromkeys(
-        name.lower() for directive in own.get("server_name", ()) for name in directive.args
-    )
+    if kind == "http" and "listen" not in own:
+        listens.extend(_listens((str(default_port),)))
+    said = own.get("server_name", ())
+    if kind == "mail":  # the one kind whose `server_name` is inherited
+        said = said or outer.get("server_name", ())
+    names = dict.fromkeys(name.lower() for directive in said for name in directive.args)
     return Server(kind, block, own, outer, tuple(listens), tuple(names))
 
 
+@lru_cache(maxsize=1024)
+def _listens(args: tuple[str, ...]) -> tuple[Listen, ...]:
+    """Ten thousand servers listen in a handful of ways."""
+    return parse_listen(args)
+
+
+def merged(listens: Iterable[Listen]) -> dict[Address, Listen]:
+    """One `Listen` for each address.
+
+    `proxy_protocol` and ``ipv6only=off`` hold for an address as soon as one server says so.
+    """
+    found: dict[Address, Listen] = {}
+    for listen in listens:
+        known = found.setdefault(listen.address, listen)
+        if known != listen:
+            found[listen.address] = replace(
+                known,
+                proxy_protocol=known.proxy_protocol or listen.proxy_protocol,
+                ipv6only=known.ipv6only and listen.ipv6only,
+            )
+    return found
+
+
 def tls_addresses(servers: Iterable[Server]) -> frozenset[tuple[str, Address]]:
-    """Where TLS is spoken, as (kind, address).
+    """Where TLS over TCP is spoken, as (kind, address).
 
     `ssl` belongs to the address: a second server that says only ``listen 443;`` there speaks TLS
-    too. `ssl on` (nginx before 1.25.1) belongs to the server.
+    too. `ssl on` (nginx before 1.25.1) belongs to the server. QUIC is another socket, of the same
+    address.
     """
     return frozenset(
         (server.kind, listen.address)
         for server in servers
         for listen in server.listens
-        if listen.ssl or listen.quic or (server.kind != "mail" and server.says("ssl", "on"))
+        if listen.ssl or (server.kind != "mail" and server.says("ssl", "on"))
     )
+
+
+def is_tls(kind: str, listen: Listen, tls: frozenset[tuple[str, Address]]) -> bool:
+    """Whether TLS is spoken by this `listen` of a server of this kind."""
+    return listen.quic or (kind, listen.address) in tls
 
 
 def speaks_tls(server: Server, tls: frozenset[tuple[str, Address]]) -> bool:
     """Whether a certificate of this server is ever shown to anybody."""
-    if server.says("ssl", "on"):
+    if any(is_tls(server.kind, listen, tls) for listen in server.listens):
         return True
-    if server.kind == "mail" and server.says("starttls", "on", "only"):
-        return True
-    return any((server.kind, listen.address) in tls for listen in server.listens)
+    return server.says("ssl", "on") or (
+        server.kind == "mail" and server.says("starttls", "on", "only")
+    )
+
+
+def choices(servers: Iterable[Server], addresses: Container[Address]) -> Iterator[Choice]:
+    """A `Choice` for each of `addresses` where one of these `http` servers listens."""
+    here: dict[Address, list[Server]] = {}
+    for server in servers:
+        for address in dict.fromkeys(listen.address for listen in server.listens):
+            if address in addresses:
+                here.setdefault(address, []).append(server)
+    return (Choice(those, address) for address, those in here.items())
 
 
 class Choice:
-    """Which `http` servers nginx may choose for a request to one address.
+    """Which of the `http` servers of one address nginx may choose for a request.
 
     Exact names win over ``*.example.com`` and ``.example.com`` (longest first), these over
     ``www.example.*``, these over regular expressions (first in the file), and without any the
@@ -131,22 +179,21 @@ class Choice:
     """
 
     def __init__(self, servers: Sequence[Server], address: Address) -> None:
-        here = [s for s in servers if any(x.address == address for x in s.listens)]
         self._exact: dict[str, Server] = {}
         self._leading: dict[str, Server] = {}
         self._trailing: dict[str, Server] = {}
-        self._regex: list[Server] = []
-        for server in here:
+        self._otherwise: list[Server] = []
+        for server in servers:
             for name in server.names or ("",):
                 self._add(name, server)
-        self.default = next(
-            (s for s in here if any(x.address == address and x.default_server for x in s.listens)),
-            here[0] if here else None,
+        says_so = (
+            s for s in servers for x in s.listens if x.default_server and x.address == address
         )
+        self._otherwise.append(next(says_so, servers[0]))
 
     def _add(self, name: str, server: Server) -> None:
         if name.startswith("~"):
-            self._regex.append(server)
+            self._otherwise.append(server)
         elif name.startswith("*."):
             self._leading.setdefault(name[2:], server)
         elif name.startswith("."):
@@ -157,7 +204,7 @@ class Choice:
         else:
             self._exact.setdefault(name, server)
 
-    def of(self, name: str) -> tuple[Server, ...]:
+    def of(self, name: str) -> Sequence[Server]:
         """The server for `name`; several where only a regular expression could tell.
 
         The expressions are PCRE and can't be tried here, so all of their servers may be chosen,
@@ -172,4 +219,17 @@ class Choice:
         for i in range(len(labels) - 1, 0, -1):
             if (start := ".".join(labels[:i])) in self._trailing:
                 return (self._trailing[start],)
-        return (*self._regex, *([self.default] if self.default else []))
+        return self._otherwise
+
+    def of_any(self, names: AbstractSet[str]) -> Iterator[Server]:
+        """The servers for all of `names`, some more than once.
+
+        In sets, since there may be a thousand addresses and ten thousand names.
+        """
+        exact = self._exact.keys() & names
+        yield from (self._exact[name] for name in exact)
+        if self._leading or self._trailing:
+            for name in names - exact:
+                yield from self.of(name)
+        elif len(exact) < len(names):
+            yield from self._otherwise

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.listen import Address
-from nginx_acme.nginx.servers import Choice, Server, read_servers, speaks_tls, tls_addresses
+from nginx_acme.nginx.servers import (
+    Choice,
+    Server,
+    choices,
+    merged,
+    read_servers,
+    speaks_tls,
+    tls_addresses,
+)
 from nginx_acme.nginx.source import read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PORT_80 = Address("0.0.0.0", 80)
 
@@ -16,6 +29,17 @@ def servers_of(text: str) -> tuple[Server, ...]:
     """The servers of a configuration of one file."""
     source = read_source("/n.conf", lambda _: text.encode(), lambda _: [])
     return read_servers(source, 80)
+
+
+def choice_of(servers: tuple[Server, ...]) -> Choice:
+    """What nginx chooses from on port 80."""
+    (choice,) = choices(servers, {PORT_80})
+    return choice
+
+
+def roots(servers: Iterable[Server]) -> list[str]:
+    """How the tests tell servers apart."""
+    return [server.own["root"][0].args[0] for server in servers]
 
 
 @pytest.mark.parametrize(
@@ -44,15 +68,36 @@ def test_choice(name: str, expected: list[str]) -> None:
         "server { listen 81 default_server; server_name exact.example.com; root elsewhere; }"
         "}"
     )
-    found = Choice(servers, PORT_80).of(name)
-    assert [server.own["root"][0].args[0] for server in found] == expected
+    choice = choice_of(servers)
+    assert roots(choice.of(name)) == expected
+    assert roots(choice.of_any({name})) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param({"a.test", "b.test"}, {"a", "b"}, id="all exact"),
+        pytest.param({"a.test", "c.test"}, {"a", "regex", "default"}, id="one is not"),
+        pytest.param(set(), set(), id="none"),
+    ],
+)
+def test_choices_without_wildcards(names: set[str], expected: set[str]) -> None:
+    """Where all names are exact, nothing but the rest goes to the default server."""
+    servers = servers_of(
+        "http {"
+        "server { root default; }"
+        "server { server_name a.test; root a; }"
+        "server { server_name b.test; root b; }"
+        "server { server_name ~c; root regex; }"
+        "}"
+    )
+    assert set(roots(choice_of(servers).of_any(names))) == expected
 
 
 def test_first_server_is_the_default() -> None:
     """Without `default_server` the first server of the address is it."""
     servers = servers_of("http { server { listen 81; } server { root a; } server { root b; } }")
-    (found,) = Choice(servers, PORT_80).of("x")
-    assert found.own["root"][0].args == ("a",)
+    assert roots(choice_of(servers).of("x")) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +122,11 @@ def test_first_server_is_the_default() -> None:
         pytest.param("mail { starttls only; server { listen 25; } }", [True], id="inherited"),
         pytest.param("mail { server { listen 25; starttls off; } }", [False], id="starttls off"),
         pytest.param("stream { server { listen 1 ssl; } }", [True], id="stream"),
+        pytest.param(
+            "http { server { listen 443 quic; } server { listen 443; } }",
+            [True, False],
+            id="QUIC is another socket",
+        ),
     ],
 )
 def test_speaks_tls(text: str, expected: list[bool]) -> None:
@@ -104,3 +154,30 @@ def test_servers_in_included_blocks() -> None:
     assert one.inherited("ssl_certificate")[0].args == ("a",)
     assert one.says("ssl_protocols", "tlsv1.3")
     assert two.inherited("ssl_certificate")[0].args == ("c",)
+
+
+def test_names_of_mail() -> None:
+    """In `mail` and nowhere else a server has the names of its block if it has none."""
+    block = (
+        "server_name Mail.example.com; server { listen 25; } server { listen 26; server_name b; }"
+    )
+    assert [s.names for s in servers_of(f"mail {{ {block} }}")] == [("mail.example.com",), ("b",)]
+    assert servers_of(f"http {{ {block} }}")[0].names == ()
+
+
+def test_merged() -> None:
+    """What one server says of an address holds for the others there."""
+    servers = servers_of(
+        "http { server { listen 80 proxy_protocol; listen [::]:80 ipv6only=off; }"
+        " server { listen 80; listen [::]:80; } }"
+    )
+    found = merged(listen for server in reversed(servers) for listen in server.listens)
+    assert [(str(x.address), x.proxy_protocol, x.ipv6only) for x in found.values()] == [
+        ("0.0.0.0:80", True, True),
+        ("[::]:80", False, False),
+    ]
+
+
+def test_udp() -> None:
+    """UDP takes no address away from TCP."""
+    assert servers_of("stream { server { listen 80 udp; } }")[0].listens == ()

@@ -1,0 +1,117 @@
+"""Where plain HTTP is spoken: who answers a challenge on which address, and where nobody does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nginx_acme.nginx.listen import Address, Listen, parse_listen
+from nginx_acme.nginx.servers import choices, is_tls, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from nginx_acme.nginx.servers import Server
+    from nginx_acme.plan.certificates import Certificate, Managed
+    from nginx_acme.plan.said import Said
+
+    Tls = frozenset[tuple[str, Address]]
+
+HTTP_PORT = 80
+HTTPS_PORT = 443
+
+
+def plain_listens(servers: Iterable[Server], tls: Tls) -> dict[Address, Listen]:
+    """Where the user's `http` servers speak HTTP without TLS."""
+    return merged(
+        listen
+        for server in servers
+        if server.kind == "http"
+        for listen in server.listens
+        if not is_tls("http", listen, tls)
+    )
+
+
+def challenge_listens(
+    said: Said, plain: Mapping[Address, Listen], certificates: Sequence[Certificate]
+) -> tuple[Listen, ...]:
+    """Where HTTP-01 must be answered: `acme_http_listen`, or what a CA can reach."""
+    directive = said.once("acme_http_listen")
+    wanted: dict[Address, Listen] = {}
+    if directive is not None:
+        try:
+            wanted = merged(x for argument in directive.args for x in parse_listen((argument,)))
+        except ValueError as error:
+            message = str(error).replace('"listen"', '"acme_http_listen"')
+            raise said.error(directive, message) from error
+    if all(certificate.issuer.local for certificate in certificates):
+        return ()
+    if directive is None:
+        wanted = {address: x for address, x in plain.items() if not _unreachable(address)}
+        if not any(address.port == HTTP_PORT for address in wanted):
+            wanted |= merged((*parse_listen(("80",)), *parse_listen(("[::]:80",))))
+    return tuple(plain.get(address, listen) for address, listen in wanted.items())
+
+
+def _unreachable(address: Address) -> bool:
+    """No CA gets there: `unix:` and loopback."""
+    host = address.host
+    return host.startswith(("unix:", "127.")) or host in {"::1", "localhost"}
+
+
+def added_listens(wanted: Iterable[Listen], servers: Iterable[Server]) -> tuple[Listen, ...]:
+    """The addresses that nobody of the user's servers holds.
+
+    ``[::]:80 ipv6only=off`` holds all IPv4 addresses of its port as well.
+    """
+    theirs = [x for server in servers for x in server.listens if not x.quic]
+    held = {listen.address for listen in theirs}
+    both = {x.address.port for x in theirs if x.address.host == "::" and not x.ipv6only}
+    return tuple(
+        listen
+        for listen in wanted
+        if listen.address not in held
+        and (listen.address.port not in both or ":" in listen.address.host)
+    )
+
+
+def answering_servers(
+    servers: Sequence[Server],
+    plain: Mapping[Address, Listen],
+    certificates: Iterable[Certificate],
+) -> tuple[Server, ...]:
+    """The `http` servers that nginx may choose for a challenge, on every plain address.
+
+    Not all servers: ten thousand of them with an answer cost 80 MiB and half of the time that
+    nginx takes to read them.
+    """
+    http = [server for server in servers if server.kind == "http"]
+    hosts = {
+        f"[{name.value}]" if ":" in name.value else name.value
+        for certificate in certificates
+        if not certificate.issuer.local
+        for name in certificate.names
+    }
+    found = {server.place for choice in choices(http, plain) for server in choice.of_any(hosts)}
+    return tuple(server for server in http if server.place in found)
+
+
+def redirect_ports(
+    managed: Iterable[Managed], certificates: Iterable[Certificate], tls: Tls
+) -> dict[str, int | None]:
+    """The port where `https` answers for each name; None for one of `mail` or `stream` alone."""
+    names = {certificate.identity: certificate.names for certificate in certificates}
+    ports: dict[str, int | None] = {}
+    for one in managed:
+        if one.identity is None:
+            continue
+        port = _https_port(one.server, tls)
+        for name in names[one.identity]:
+            ports[name.value] = ports.get(name.value) or port
+    return ports
+
+
+def _https_port(server: Server, tls: Tls) -> int | None:
+    if server.kind != "http":
+        return None
+    ports = [x.address.port for x in server.listens if is_tls("http", x, tls)]
+    return HTTPS_PORT if HTTPS_PORT in ports else next(iter(ports), HTTPS_PORT)
