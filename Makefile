@@ -58,7 +58,7 @@ clean: ## Remove what the other targets made in this folder
 
 # Editable by a plain path: the import hook that is the default would slow down every start.
 .venv/package: requirements.txt pyproject.toml | system
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps --config-settings editable_mode=compat --editable .
 	touch $@
