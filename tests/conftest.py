@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.launcher import Site
+from tests.launcher import Silent, Site
 from tests.servers import (
     NginxServer,
     NotPackaged,
@@ -159,6 +159,13 @@ def make_site(open_path: Path) -> Iterator[Callable[..., Site]]:
     for site in sites:
         site.stop()
     wait_for(lambda: not any(site.processes() for site in sites), 10, "the end of all of them")
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    """A CA that accepts connections and says nothing."""
+    with Silent() as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

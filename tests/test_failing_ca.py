@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.certificate import temporary
-from tests.launcher import Silent, children, issuer, requests
+from tests.launcher import children, issuer, requests
 from tests.servers import free_port, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from tests.launcher import Site
+    from tests.launcher import Silent, Site
     from tests.servers import Pebble
 
     MakeSite = Callable[..., Site]
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 
 QUICK = 8.0
 """Seconds for a start that waits for nobody, on a machine that has other things to do."""
-
-
-@pytest.fixture
-def silent() -> Iterator[Silent]:
-    """A CA that accepts connections and says nothing."""
-    with Silent() as server:
-        yield server
 
 
 def waiting(site: Site, uri: str, *, wait: str = "15s", name: str = "wait.example") -> Site:
