@@ -93,8 +93,15 @@ def to_text(rows: Sequence[Row], now: datetime) -> str:
         if len(row.names) > 1:
             text.append(f"    names: {', '.join(row.names)}")
         if row.problem:
-            text.append(f"    failed {row.failures} time{'s' * (row.failures != 1)}: {row.problem}")
+            text.append(f"    {_failed(row.failures)}{row.problem}")
     return "\n".join(text) + "\n"
+
+
+def _failed(failures: int) -> str:
+    """How often; nothing where it has not failed, but may not be asked for."""
+    if not failures:
+        return ""
+    return f"failed {failures} time{'s' * (failures != 1)}: "
 
 
 def _cells(row: Row, now: datetime) -> tuple[str, str, str, str, str, str]:
