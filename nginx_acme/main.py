@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from nginx_acme import commandline
 from nginx_acme.process import (
-    ask_nginx,
+    Run,
     become,
     end_on_signals,
     error_log_path,
     find_nginx,
     found_environ,
+    nginx_of,
 )
 
 TYPE_CHECKING = False
@@ -34,12 +35,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
     """
     signals = end_on_signals()
     command = commandline.parse(argv)
-    nginx = ask_nginx(find_nginx(environ, this))
+    asked = Run(find_nginx(environ, this), ["-V"])
     if command.action == commandline.PASS:
-        become(nginx.path, command.argv, found_environ(), signals)
+        become(nginx_of(asked).path, command.argv, found_environ(), signals)
 
     from nginx_acme.launch import Launch
 
+    nginx = nginx_of(asked)
     launch = Launch(command, nginx, environ, signals, log)
     if command.action == commandline.COMMAND:
         from nginx_acme.commands import run

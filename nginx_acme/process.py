@@ -170,9 +170,10 @@ class Nginx:
         return f"with-{module}" in self._options
 
 
-def ask_nginx(path: str) -> Nginx:
+def nginx_of(asked: Run) -> Nginx:
     """What `nginx -V` says; NginxMissing if it is not nginx that answers."""
-    status, _, answer = run(path, ["-V"])
+    path = asked.path
+    status, _, answer = asked.result()
     head, _, configure = os.fsdecode(answer).partition("configure arguments:")
     name = head.partition(" version: ")[2].partition("/")[0].lower()
     if status != 0 or not name:
@@ -286,34 +287,50 @@ def check(nginx: Nginx, argv: Sequence[str], translate: Callable[[str], str]) ->
 
     Lines stay as nginx writes them (`nginx: [emerg] …`), without the end of the line.
     """
-    returncode, output, messages = run(nginx.path, argv)
+    return checked(Run(nginx.path, argv), translate)
+
+
+def checked(testing: Run, translate: Callable[[str], str]) -> Check:
+    """The same of an nginx that runs already."""
+    returncode, output, messages = testing.result()
     lines = os.fsdecode(messages).split("\n")
     return Check(returncode, tuple(translate(line) for line in lines if line), output)
 
 
-def run(path: str, argv: Sequence[str]) -> tuple[int, bytes, bytes]:
-    """Run a program to its end: exit code (of a signal: its number, negative), stdout, stderr.
+class Run:
+    """A program that runs beside us, with the environment and signals that we were started with.
 
-    It has the environment and the signals that we were started with.
+    NginxMissing where it can't be started. Nobody reads what it writes before `result`; what
+    doesn't fit into a pipe (64 KiB) waits until then.
     """
-    out, out_of_child = os.pipe()
-    err, err_of_child = os.pipe()
-    try:
-        child = _spawn(path, argv, out_of_child, err_of_child)
-    except OSError as error:
-        os.close(out)
-        os.close(err)
-        raise _not_run(path, error) from error
-    finally:
-        os.close(out_of_child)
-        os.close(err_of_child)
-    try:
-        output, messages = _read_all(out, err)
-    finally:
-        os.close(out)
-        os.close(err)
-        _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), output, messages
+
+    __slots__ = ("_child", "_err", "_out", "path")
+
+    def __init__(self, path: str, argv: Sequence[str]) -> None:
+        self.path = path
+        self._out, out_of_child = os.pipe()
+        self._err, err_of_child = os.pipe()
+        try:
+            self._child = _spawn(path, argv, out_of_child, err_of_child)
+        except OSError as error:
+            self._close()
+            raise _not_run(path, error) from error
+        finally:
+            os.close(out_of_child)
+            os.close(err_of_child)
+
+    def result(self) -> tuple[int, bytes, bytes]:
+        """Once: its exit code (of a signal: its number, negative), stdout and stderr to the end."""
+        try:
+            output, messages = _read_all(self._out, self._err)
+        finally:
+            self._close()
+            _, status = os.waitpid(self._child, 0)
+        return os.waitstatus_to_exitcode(status), output, messages
+
+    def _close(self) -> None:
+        os.close(self._out)
+        os.close(self._err)
 
 
 def _spawn(path: str, argv: Sequence[str], stdout: int, stderr: int) -> int:

@@ -18,16 +18,16 @@ from nginx_acme.errors import NginxMissing
 from nginx_acme.process import (
     DETACHED_PATH,
     Nginx,
-    ask_nginx,
+    Run,
     bindable,
     check,
     conf_path,
     error_log_path,
     find_nginx,
     found_environ,
+    nginx_of,
     pid_path,
     prefix_path,
-    run,
     spawn_detached,
 )
 from tests.servers import ROOT, free_port, wait_for
@@ -35,6 +35,17 @@ from tests.servers import ROOT, free_port, wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+
+def ask(path: str) -> Nginx:
+    """The nginx of that path."""
+    return nginx_of(Run(path, ["-V"]))
+
+
+def run(path: str, argv: Sequence[str]) -> tuple[int, bytes, bytes]:
+    """What a program answers."""
+    return Run(path, argv).result()
+
 
 # --- which nginx ----------------------------------------------------------------------------
 
@@ -228,7 +239,7 @@ def nginx_that_says(folder: Path, answer: str, status: int = 0) -> str:
 )
 def test_version(tmp_path: Path, answer: str, name: str, version: tuple[int, ...]) -> None:
     """Every relative of nginx is known by its name, and by the version of nginx that it is."""
-    nginx = ask_nginx(nginx_that_says(tmp_path, answer))
+    nginx = ask(nginx_that_says(tmp_path, answer))
     assert (nginx.name, nginx.version) == (name, version)
     assert nginx.path == f"{tmp_path}/fake nginx"
 
@@ -254,17 +265,17 @@ def test_version(tmp_path: Path, answer: str, name: str, version: tuple[int, ...
 )  # fmt: skip
 def test_built_paths(tmp_path: Path, answer: str, paths: tuple[str, ...]) -> None:
     """The paths that a binary was built with are known, or nginx's own defaults."""
-    nginx = ask_nginx(nginx_that_says(tmp_path, answer))
+    nginx = ask(nginx_that_says(tmp_path, answer))
     assert (nginx.prefix, nginx.conf, nginx.pid, nginx.error_log) == paths
 
 
 def test_modules(tmp_path: Path) -> None:
     """A module is there if it was built with it, also as a dynamic one."""
-    nginx = ask_nginx(nginx_that_says(tmp_path, DEBIAN))
+    nginx = ask(nginx_that_says(tmp_path, DEBIAN))
     assert nginx.has("http_v2_module")
     assert nginx.has("stream")
     assert not nginx.has("http_v3_module")
-    assert ask_nginx(nginx_that_says(tmp_path, ANGIE)).has("http_acme_module")
+    assert ask(nginx_that_says(tmp_path, ANGIE)).has("http_acme_module")
 
 
 def test_takes_error_log() -> None:
@@ -286,7 +297,7 @@ def test_not_nginx(tmp_path: Path, answer: str, status: int) -> None:
     """What doesn't answer as nginx is said to be none, with its words."""
     path = nginx_that_says(tmp_path, answer, status)
     with pytest.raises(NginxMissing) as missing:
-        ask_nginx(path)
+        ask(path)
     words = answer.partition("\n")[0]
     expected = f'"{path}" is not nginx; to "-V" it says: "{words}" (exit code {status})'
     assert str(missing.value) == expected
@@ -294,7 +305,7 @@ def test_not_nginx(tmp_path: Path, answer: str, status: int) -> None:
 
 def test_ask_real(each_nginx: str) -> None:
     """The real nginx says what it is."""
-    nginx = ask_nginx(each_nginx)
+    nginx = ask(each_nginx)
     assert nginx.name == "nginx"
     assert nginx.version >= (1, 18)
     assert nginx.conf == "/etc/nginx/nginx.conf"
@@ -346,7 +357,7 @@ def test_conf_path(argv: list[str], prefix: str, conf: str) -> None:
 def test_conf_path_real(each_nginx: str, tmp_path: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """The real nginx looks for the main file at the same place."""
     monkeypatch.chdir(tmp_path)
-    nginx = ask_nginx(each_nginx)
+    nginx = ask(each_nginx)
     arguments = ["-t", "-e", "/dev/null", "-g", "oops", *argv]
     answer = check(nginx, arguments, str).lines[-1]
     looked_at = answer.removeprefix("nginx: configuration file ").removesuffix(" test failed")
@@ -374,7 +385,7 @@ def test_pid_path_real(nginx: str, tmp_path: Path) -> None:
     """The real nginx makes the pid file there, already when it tests."""
     (tmp_path / "nginx.conf").write_text("events {}")
     argv = ["-t", "-p", str(tmp_path), "-c", "nginx.conf", "-e", "e.log", "-g", "pid my.pid;"]
-    real = ask_nginx(nginx)
+    real = ask(nginx)
     assert check(real, argv, str).ok
     assert os.path.exists(pid_path(real, parse(argv), None))
     assert os.path.exists(error_log_path(real, parse(argv), None))
@@ -406,7 +417,7 @@ def test_check(nginx: str, tmp_path: Path) -> None:
     conf = tmp_path / "generated.conf"
     conf.write_text("events {}\noops;\n")
     argv = ["-t", "-p", str(tmp_path), "-e", "/dev/null", "-c", str(conf)]
-    answer = check(ask_nginx(nginx), argv, lambda line: line.replace(str(conf), "/my/nginx.conf"))
+    answer = check(ask(nginx), argv, lambda line: line.replace(str(conf), "/my/nginx.conf"))
     assert (answer.ok, answer.returncode, answer.output) == (False, 1, b"")
     assert answer.lines == (
         'nginx: [emerg] unknown directive "oops" in /my/nginx.conf:2',
@@ -419,7 +430,7 @@ def test_dump(nginx: str, tmp_path: Path) -> None:
     conf = tmp_path / "nginx.conf"
     conf.write_bytes(b"events {} # caf\xe9\n")
     argv = ["-Tq", "-p", str(tmp_path), "-e", "/dev/null", "-g", "pid my.pid;", "-c", str(conf)]
-    answer = check(ask_nginx(nginx), argv, str)
+    answer = check(ask(nginx), argv, str)
     assert (answer.ok, answer.lines) == (True, ())
     assert answer.output.endswith(b"nginx.conf:\nevents {} # caf\xe9\n\n")
 
@@ -456,7 +467,7 @@ def test_run_nothing(tmp_path: Path, name: str) -> None:
 
 def test_run_without_streams(nginx: str, tmp_path: Path) -> None:
     """A launcher without stdin, stdout and stderr can ask nginx all the same."""
-    code = f"open('answer', 'w').write(ask_nginx({nginx!r}).name)"
+    code = f"open('answer', 'w').write(nginx_of(Run({nginx!r}, ['-V'])).name)"
     script = f"exec {shlex.join(python(code))} <&- >&- 2>&-"
     subprocess.run(["/bin/sh", "-c", script], cwd=tmp_path, check=True)
     assert (tmp_path / "answer").read_text() == "nginx"
@@ -540,7 +551,9 @@ def test_signals_found_blocked() -> None:
 def test_descriptors() -> None:
     """Files and sockets of ours are closed; those that we were started with stay open."""
     probe = ["/bin/ls", "/proc/self/fd"]
-    opened = "file = open('/dev/null'); loop = asyncio.new_event_loop(); run('/bin/true', [])"
+    opened = (
+        "file = open('/dev/null'); loop = asyncio.new_event_loop(); Run('/bin/true', []).result()"
+    )
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(open(os.devnull, "rb")).fileno() for _ in range(2)]
         direct = answers(probe, pass_fds=found)
@@ -582,7 +595,7 @@ asyncio.run(wait())""",
     "in a thread": """
 asyncio.run(asyncio.to_thread(lambda: (print('ready'), time.sleep(60))))""",
     "waiting for nginx": """
-run('/bin/sh', ['-c', 'echo ready >/proc/$PPID/fd/1; while sleep 0.05; do echo; done'])""",
+Run('/bin/sh', ['-c', 'echo ready >/proc/$PPID/fd/1; while sleep 0.05; do echo; done']).result()""",
     "where exceptions are swallowed": """
 while True:
     try:
