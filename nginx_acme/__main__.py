@@ -35,9 +35,17 @@ def _exit_code(log: Log) -> int:
     except Exception as error:
         if "NGINX_ACME_DEBUG" in os.environ:
             raise
-        kind = type(error).__name__
-        log.emerg(f"internal error: {kind}: {error} (NGINX_ACME_DEBUG=1 shows where)")
+        cause = _first(error)
+        kind = type(cause).__name__
+        log.emerg(f"internal error: {kind}: {cause} (NGINX_ACME_DEBUG=1 shows where)")
         return 1
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error itself; of a group, which says nothing, the first one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from nginx_acme.account import make_account
 from nginx_acme.acme.client import Client
@@ -276,6 +277,36 @@ def test_no_clock(world: World) -> None:
     with pytest.raises(StateError, match="no CA is asked until it is set"):
         world.run(world.certificate("a.example"))
     assert world.ca.log == []
+
+
+def test_stranger(world: World) -> None:
+    """A certificate for somebody else's key is not used; the next order is another one."""
+    world.ca.stranger = ec.generate_private_key(ec.SECP256R1())
+    site = world.certificate("a.example")
+    world.run(site)
+    assert not world.has(site)
+    assert "not the certificate that was ordered" in (world.attempt(site).problem or "")
+    world.ca.stranger = None
+    world.clock += 2 * MINUTE
+    world.run(site)
+    assert world.has(site)
+    assert world.ca.count["newOrder"] == 2
+
+
+def test_still_issuing(world: World) -> None:
+    """A CA that takes hours to issue is looked at again, and nothing has failed."""
+    world.ca.processing_seconds, world.ca.retry_after = 1e6, 7200
+    site = world.certificate("a.example")
+    outcome = world.run(site)
+    assert not outcome.failed
+    assert outcome.missing == ["a.example"]
+    assert world.attempt(site).failures == 0
+    assert world.attempt(site).next == outcome.next == NOW + timedelta(hours=2)
+    world.clock += timedelta(hours=2)
+    world.ca.orders[0].due = 0
+    world.run(site)
+    assert world.has(site)
+    assert world.ca.count["newOrder"] == world.ca.count["finalize"] == 1
 
 
 def test_due_on_arrival(world: World) -> None:
