@@ -237,18 +237,27 @@ def seconds(value: str) -> float:
 
 
 def hint(line: str) -> str:
-    """A message of nginx with the nearest known name after an unknown directive.
+    """A message of nginx about a directive that it doesn't know, in words that help.
 
-    The names come from crossplane's table of some six hundred directives, which is the one thing
-    of that library that is used while nginx-acme runs, and only once something is wrong anyway.
+    A directive of ours that comes as far as nginx stands where nobody looks for it, in ``-g`` for
+    example. One that every nginx knows needs a module that this nginx was built without. Of
+    another the nearest known name is told. The known names come from crossplane's table of some
+    six hundred directives, which is the one thing of that library that is used while nginx-acme
+    runs, and only once something is wrong anyway.
     """
     found = re.search(r'unknown directive "([^"]+)"', line)
     if not found:
         return line
+    name = found[1]
+    if name in RULES:
+        place = line[found.end() :]
+        where = "in -g" if place == " in command line" else f"here{place}"
+        return f'{line[: found.start()]}"{name}" directive is not allowed {where}'
     import crossplane.analyzer  # noqa: PLC0415 - only where a message needs it
 
-    known = [*crossplane.analyzer.DIRECTIVES, *RULES]
-    return line[: found.end()] + nearest(found[1], known) + line[found.end() :]
+    known = crossplane.analyzer.DIRECTIVES
+    more = ", this nginx lacks it" if name in known else nearest(name, [*known, *RULES])
+    return line[: found.end()] + more + line[found.end() :]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 from nginx_acme.nginx.edit import Replacement, apply, argument_spans, blank, quote
 from nginx_acme.nginx.paths import climbing, inside
+from nginx_acme.plan.addresses import HTTPS_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from nginx_acme.nginx.listen import Listen
-    from nginx_acme.nginx.source import Directive, Include, Source
+    from nginx_acme.nginx.source import Directive, Include, Source, SourceFile
     from nginx_acme.plan import Identity, Managed, Plan
 
 OUTSIDE = ".outside"
@@ -78,6 +79,7 @@ class _Generator:
         self._plan = plan
         self._layout = layout
         self._edits: dict[str, dict[Replacement, None]] = {}
+        self._ours = {(directive.path, directive.start) for directive in plan.ours}
 
     def files(self) -> dict[str, str]:
         self._blank_ours()
@@ -151,24 +153,22 @@ class _Generator:
     def _otherwise(self) -> str:
         """What the added server says to anything that is no challenge."""
         ports = self._plan.redirect_ports
-        if not ports or not self._plan.settings.redirect:
+        usual = next(filter(None, ports.values()), None)
+        if usual is None or not self._plan.settings.redirect:
             return " return 404;"
-        usual = _redirect(next(iter(ports.values())))
-        special = {name: to for name, port in ports.items() if (to := _redirect(port)) != usual}
-        return (
-            "".join(
-                f" if ($host = {quote(f'[{name}]' if ':' in name else name)}) {{ return 301 {to}; }}"
-                for name, to in special.items()
-            )
-            + f" return 301 {usual};"
+        special = "".join(
+            f" if ($host = {quote(f'[{name}]' if ':' in name else name)}) {{{_elsewhere(port)} }}"
+            for name, port in ports.items()
+            if port != usual
         )
+        return special + _elsewhere(usual)
 
     def _edit_climbing_paths(self) -> None:
         """Make absolute what a mirror of the folder can't find (`nginx.paths`)."""
         for file in self._source.files.values():
             if ".." not in file.text:
                 continue
-            for directive in _everywhere(file.directives):
+            for directive in self._everywhere(file):
                 if (directive.path, directive.start) in self._source.includes:
                     continue
                 for index, argument in climbing(directive):
@@ -182,25 +182,26 @@ class _Generator:
         Changing an include changes the file it stands in, so this goes on until nothing new
         changes.
         """
-        found = {
-            (directive.path, directive.start): directive
-            for file in self._source.files.values()
-            for directive in _everywhere(file.directives)
+        files = {path: self._source.files[path] for path, _ in self._source.includes}
+        unchanged = [
+            directive
+            for file in files.values()
+            for directive in self._everywhere(file)
             if (directive.path, directive.start) in self._source.includes
-        }
-        done: set[tuple[str, int]] = set()
+        ]
         before = -1
         while before != len(self._edits):
             before = len(self._edits)
-            for key in found.keys() - done:
-                text = self._include(found[key], self._source.includes[key])
-                if text is None:
-                    continue
-                done.add(key)
-                directive, file = found[key], self._source.files[key[0]]
-                self._edit(
-                    file.path, _keeping_lines(file.text, directive.start, directive.end, text)
-                )
+            unchanged = [directive for directive in unchanged if not self._edit_include(directive)]
+
+    def _edit_include(self, directive: Directive) -> bool:
+        """Whether this one had to be changed."""
+        text = self._include(directive, self._source.includes[directive.path, directive.start])
+        if text is None:
+            return False
+        user = self._source.files[directive.path].text
+        self._edit(directive.path, _keeping_lines(user, directive.start, directive.end, text))
+        return True
 
     def _include(self, directive: Directive, include: Include) -> str | None:
         """The text in place of an `include`; None where it may stay as it is."""
@@ -217,23 +218,28 @@ class _Generator:
     def _place(self, path: str) -> str:
         return mirrored(self._source.folder, path) if path in self._edits else path
 
+    def _everywhere(self, file: SourceFile) -> Iterator[Directive]:
+        """All directives of a file, whatever the blocks they stand in, that nginx gets to see."""
+        stack = [iter(file.directives)]
+        while stack:
+            for directive in stack[-1]:
+                if (directive.path, directive.start) in self._ours:
+                    continue
+                yield directive
+                if directive.block:
+                    stack.append(iter(directive.block))
+                    break
+            else:
+                stack.pop()
 
-def _redirect(port: int) -> str:
-    return "https://$host$request_uri" if port == 443 else f"https://$host:{port}$request_uri"  # noqa: PLR2004
 
-
-def _everywhere(directives: Iterable[Directive]) -> Iterator[Directive]:
-    """All directives of a file, whatever the blocks they stand in."""
-    stack = [iter(directives)]
-    while stack:
-        for directive in stack[-1]:
-            yield directive
-            if directive.block:
-                stack.append(iter(directive.block))
-                break
-        else:
-            stack.pop()
+def _elsewhere(port: int | None) -> str:
+    """The way to https for a host that has one."""
+    if port is None:
+        return " return 404;"
+    return f" return 301 https://$host{'' if port == HTTPS_PORT else f':{port}'}$request_uri;"
 
 
 def _keeping_lines(text: str, start: int, end: int, new: str) -> Replacement:
-    return Replacement(start, end, new + "\n" * text.count("\n", start, end))
+    """`new` at the end of what it replaces, for that is the line which nginx tells."""
+    return Replacement(start, end, "\n" * text.count("\n", start, end) + new)

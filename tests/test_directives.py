@@ -115,11 +115,26 @@ def test_no_contact(value: str) -> None:
         pytest.param(
             'unknown directive "qqqq" in x:1', 'unknown directive "qqqq" in x:1', id="nothing near"
         ),
+        pytest.param(
+            'nginx: [emerg] unknown directive "js_content" in x:1',
+            'nginx: [emerg] unknown directive "js_content", this nginx lacks it in x:1',
+            id="a module's",
+        ),
+        pytest.param(
+            'nginx: [emerg] unknown directive "acme_contact" in command line',
+            'nginx: [emerg] "acme_contact" directive is not allowed in -g',
+            id="ours in -g",
+        ),
+        pytest.param(
+            'nginx: [emerg] unknown directive "acme" in /etc/rtmp.conf:7',
+            'nginx: [emerg] "acme" directive is not allowed here in /etc/rtmp.conf:7',
+            id="ours in a block that isn't nginx's",
+        ),
         pytest.param("host not found in upstream", "host not found in upstream", id="other"),
     ],
 )
 def test_hint(line: str, expected: str) -> None:
-    """An unknown directive comes with the nearest known one."""
+    """An unknown directive comes with what is known of it."""
     assert directives.hint(line) == expected
 
 

@@ -104,3 +104,15 @@ def test_no_line_more_or_less(case: Path) -> None:
     for name, text in generated(case).items():
         user = case / (f"@root{name.removeprefix('.outside')}" if name[0] == "." else name)
         assert text.count("\n") == user.read_bytes().count(b"\n")
+
+
+def test_two_accounts() -> None:
+    """Each account is asked for its own file, so a name may have two issuers at once."""
+    source = source_of(CONFS / "one-server-for-both-ports")
+    plan = make_plan(source, Facts((1, 30, 0), "host.example.com"))
+    other = Answer("corp_77aa", "OTHER", f"{STATE}/public/challenges/corp_77aa")
+    (text,) = generate(source, plan, Layout(bundle, (ANSWER, other), plan.added)).values()
+    for answer in (ANSWER, other):
+        assert f"map $nginx_acme_token $nginx_acme_file_{answer.name} " in text
+        assert text.count(f"return 200 $nginx_acme_token.{answer.thumbprint};") == 1
+    assert text.count("map $request_uri") == 1

@@ -136,6 +136,46 @@ def test_optional_names(names: str, optional: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "key_type"),
+    [
+        pytest.param("", "ecdsa:256", id="nothing said"),
+        pytest.param("ssl_ciphers HIGH:!aNULL:!MD5;", "ecdsa:256", id="a group"),
+        pytest.param("ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256:AES256-SHA;", "rsa:2048", id="RSA"),
+        pytest.param("ssl_ciphers RSA+AESGCM:kRSA;", "rsa:2048", id="groups of RSA"),
+        pytest.param("ssl_ciphers HIGH:!ECDSA;", "rsa:2048", id="all but ECDSA"),
+        pytest.param(
+            "ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256;",
+            "ecdsa:256",
+            id="both",
+        ),
+        pytest.param("ssl_protocols TLSv1.3; ssl_ciphers AES256-SHA;", "ecdsa:256", id="TLS 1.3"),
+    ],
+)
+def test_default_key(settings: str, key_type: str) -> None:
+    """Nobody is refused for a kind of key that the ciphers have no use for."""
+    plan = plan_of(f"{settings} server {{ {TLS} }}")
+    assert plan.certificates[0].key_types == (key_type,)
+
+
+def test_proxy_protocol_of_another_server() -> None:
+    """What belongs to an address is known, whichever server says it."""
+    plan = plan_of(f"server {{ listen 80 proxy_protocol; }} server {{ listen 80; {TLS} }}")
+    assert [x.proxy_protocol for x in plan.listens] == [True]
+
+
+def test_both_families_on_one_socket() -> None:
+    """Of an address that another one holds as well, nothing is left to listen on."""
+    plan = plan_of(
+        "acme_http_listen 80 [::]:80 192.0.2.1:80 [2001:db8::1]:80 8080;"
+        "server { listen [::]:80 ipv6only=off; } server { listen [::]:80; }"
+        f"server {{ {TLS} }}"
+    )
+    shown = [(str(x.address), x.ipv6only) for x in plan.listens]
+    assert shown == [("[::]:80", False), ("[2001:db8::1]:80", True), ("0.0.0.0:8080", True)]
+    assert [str(x.address) for x in plan.added] == ["[2001:db8::1]:80", "0.0.0.0:8080"]
+
+
+@pytest.mark.parametrize(
     ("names", "left", "warning"),
     [
         pytest.param("example.com localhost", ["example.com"], '"localhost"', id="no dot"),
@@ -169,6 +209,16 @@ def test_what_is_left_out(names: str, left: list[str], warning: str | None) -> N
             "http { acme_issuer x { uri https://x; } server { acme_certificate x; } }",
             False,
             id="nginx's own module",
+        ),
+        pytest.param(
+            "load_module modules/ngx_http_acme_module.so; http { acme_issuer x { } }",
+            False,
+            id="nginx's own module is loaded",
+        ),
+        pytest.param(
+            "load_module modules/ngx_http_acme_module.so; http { server { acme; } }",
+            True,
+            id="nginx's own module is loaded for nothing",
         ),
         pytest.param("http { server { server_name acme.example.com; } }", False, id="a name"),
     ],

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from nginx_acme.nginx.source import Directive
 
-_SSL = ("certificate", "certificate_key", "crl", "password_file", "trusted_certificate")
+_SSL = (
+    "certificate",
+    "certificate_key",
+    "conf_command",
+    "crl",
+    "password_file",
+    "trusted_certificate",
+)
 
 FROM_FOLDER = frozenset(
     {
@@ -25,7 +32,9 @@ FROM_FOLDER = frozenset(
         "auth_jwt_key_file",
         "include",
         "js_import",
+        "js_include",
         "js_path",
+        "js_preload_object",
         "quic_host_key",
         "ssl_client_certificate",
         "ssl_dhparam",

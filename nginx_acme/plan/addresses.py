@@ -49,7 +49,9 @@ def challenge_listens(
         wanted = {address: x for address, x in plain.items() if not _unreachable(address)}
         if not any(address.port == HTTP_PORT for address in wanted):
             wanted |= merged((*parse_listen(("80",)), *parse_listen(("[::]:80",))))
-    return tuple(plain.get(address, listen) for address, listen in wanted.items())
+    listens = [plain.get(address, listen) for address, listen in wanted.items()]
+    dual = _dual_ports(listens)
+    return tuple(listen for listen in listens if not _held_by(dual, listen.address))
 
 
 def _unreachable(address: Address) -> bool:
@@ -61,17 +63,25 @@ def _unreachable(address: Address) -> bool:
 def added_listens(wanted: Iterable[Listen], servers: Iterable[Server]) -> tuple[Listen, ...]:
     """The addresses that nobody of the user's servers holds.
 
-    ``[::]:80 ipv6only=off`` holds all IPv4 addresses of its port as well.
+    Two sockets of one port and address there can't be, so nginx would refuse to start.
     """
     theirs = [x for server in servers for x in server.listens if not x.quic]
     held = {listen.address for listen in theirs}
-    both = {x.address.port for x in theirs if x.address.host == "::" and not x.ipv6only}
+    dual = _dual_ports(theirs)
     return tuple(
         listen
         for listen in wanted
-        if listen.address not in held
-        and (listen.address.port not in both or ":" in listen.address.host)
+        if listen.address not in held and not _held_by(dual, listen.address)
     )
+
+
+def _dual_ports(listens: Iterable[Listen]) -> set[int]:
+    """The ports of ``[::] ipv6only=off``, which are those of all IPv4 addresses as well."""
+    return {x.address.port for x in listens if x.address.host == "::" and not x.ipv6only}
+
+
+def _held_by(dual: set[int], address: Address) -> bool:
+    return address.port in dual and ":" not in address.host
 
 
 def answering_servers(

@@ -1,0 +1,51 @@
+"""Which arguments lead out of the main file's folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from nginx_acme.nginx.paths import climbing, inside
+from nginx_acme.nginx.source import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("ssl_dhparam ../dh.pem;", ["../dh.pem"], id="from the folder"),
+        pytest.param("ssl_dhparam tls/../../dh.pem;", ["tls/../../dh.pem"], id="by a way down"),
+        pytest.param("ssl_dhparam dh..pem;", [], id="two dots in a name"),
+        pytest.param("ssl_dhparam /etc/../dh.pem;", [], id="absolute"),
+        pytest.param("root ../html;", [], id="from the prefix"),
+        pytest.param("ssl_certificate_key engine:a:../b;", [], id="an engine's"),
+        pytest.param("ssl_certificate data:$x/../y;", [], id="data"),
+        pytest.param("auth_basic_user_file $dir/../x;", [], id="a variable first"),
+        pytest.param(
+            "ssl_certificate ../$ssl_server_name;", ["../$ssl_server_name"], id="variable"
+        ),
+        pytest.param(
+            "js_import main from ../js/main.js;", ["../js/main.js"], id="a later argument"
+        ),
+        pytest.param("ssl_conf_command VerifyCAFile ../ca.pem;", ["../ca.pem"], id="OpenSSL's"),
+        pytest.param("proxy_ssl_conf_command VerifyCAFile ../ca;", ["../ca"], id="to a backend"),
+    ],
+)
+def test_climbing(text: str, expected: list[str]) -> None:
+    """What nginx resolves from the folder, and a mirror of it would miss."""
+    (directive,) = parse(text, "/n.conf")
+    assert [argument for _, argument in climbing(directive)] == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("/etc/nginx/conf.d/x", "conf.d/x", id="below"),
+        pytest.param("/etc/nginx/./x", "x", id="with a dot"),
+        pytest.param("/etc/nginx/", None, id="the folder itself"),
+        pytest.param("/etc/nginx2/x", None, id="a longer name"),
+        pytest.param("/etc/nginx/../x", None, id="climbs"),
+        pytest.param("/etc/nginx/a/../x", None, id="climbs inside, by what may be a link"),
+    ],
+)
+def test_inside(path: str, expected: str | None) -> None:
+    """Where a path lies in the folder."""
+    assert inside("/etc/nginx", path) == expected
