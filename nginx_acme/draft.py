@@ -1,6 +1,6 @@
 """A generation from its first word to being the one that nginx reads, and what it leaves to do.
 
-    write, draft     it is on disk; nginx has accepted it
+    write, draft     it is on disk; nginx has accepted it (a Proposal: while we go on)
     switch           nginx reads it at the next start or reload
     current_work     what it leaves to do, for those who come later
     leave_renew      a process that does it
@@ -19,7 +19,7 @@ from nginx_acme.commandline import parse
 from nginx_acme.directives import hint
 from nginx_acme.errors import NginxRejected, StateError
 from nginx_acme.generate import OUTSIDE, generate
-from nginx_acme.process import check, spawn_detached
+from nginx_acme.process import Run, checked, spawn_detached
 from nginx_acme.work import from_json, to_json, work_of
 
 if TYPE_CHECKING:
@@ -52,12 +52,29 @@ def draft(understood: Understood, places: Places, added: tuple[Listen, ...]) -> 
     Raises:
         NginxRejected: nginx refuses it; its words, with the user's file and line.
     """
-    written = write(understood, places, added)
-    said = _test(understood.launch, understood.launch.command, written)
-    if not said.ok:
-        written.discard()
-        raise NginxRejected(tuple(map(hint, said.lines)))
-    return written
+    return Proposal(understood, write(understood, places, added)).accepted()
+
+
+class Proposal:
+    """A draft that nginx looks at while we go on."""
+
+    def __init__(self, understood: Understood, written: Generation) -> None:
+        self._written = written
+        self._testing = _begin_test(understood.launch, understood.launch.command, written)
+        self._said: Check | None = None
+
+    def accepted(self) -> Generation:
+        """Wait for what nginx says of it; the same every time.
+
+        Raises:
+            NginxRejected: nginx refuses it; its words, with the user's file and line.
+        """
+        if self._said is None:
+            self._said = checked(self._testing, self._written.translate)
+        if not self._said.ok:
+            self._written.discard()
+            raise NginxRejected(tuple(map(hint, self._said.lines)))
+        return self._written
 
 
 def nowhere(nginx: Nginx) -> str | None:
@@ -100,8 +117,12 @@ def test_current(home: Home, work: Work) -> Check | None:
 
 def _test(launch: Launch, command: CommandLine, written: Generation) -> Check:
     """`nginx -t` on a generation; what it says has the user's paths."""
+    return checked(_begin_test(launch, command, written), written.translate)
+
+
+def _begin_test(launch: Launch, command: CommandLine, written: Generation) -> Run:
     argv = command.for_test(written.main, error_log=nowhere(launch.nginx))
-    return check(launch.nginx, argv, written.translate)
+    return Run(launch.nginx.path, argv)
 
 
 def answer_anew(home: Home, old: Answer, new: Answer) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
 from nginx_acme.directives import hint
-from nginx_acme.draft import draft, leave_renew, nowhere, switch, write
+from nginx_acme.draft import Proposal, draft, leave_renew, nowhere, switch, write
 from nginx_acme.errors import StateError
 from nginx_acme.launch import SHELTER, free_addresses, runs, understand, utc_now
 from nginx_acme.loaded import on_disk
@@ -58,8 +58,9 @@ def in_store(
     home, plan = understood.home, understood.plan
     with responder or nullcontext():
         places = keep(plan, home.store, utc_now())
-        drafted = draft(understood, places, added)
-        _get(understood, wanted, responder)
+        proposal = Proposal(understood, write(understood, places, added))
+        _get(understood, wanted, responder, proposal)
+        drafted = proposal.accepted()
     answered = answers(plan.issuers, home.store, utc_now())
     if answered != places.answers:  # a CA has forgotten its account
         drafted = draft(understood, replace(places, answers=answered), added)
@@ -94,15 +95,22 @@ def _switch(understood: Understood, drafted: Generation) -> None:
 
 
 def _get(
-    understood: Understood, wanted: Sequence[Certificate], responder: Responder | None
+    understood: Understood,
+    wanted: Sequence[Certificate],
+    responder: Responder | None,
+    proposal: Proposal,
 ) -> None:
-    """Get what is missing, as far as there is time and a way; the issuer `local` needs neither."""
+    """Get what is missing, as far as there is time and a way; the issuer `local` needs neither.
+
+    Nobody is asked before nginx has accepted what they are for.
+    """
     now = [certificate for certificate in wanted if responder or certificate.issuer.local]
     if not now:
         return
-    # What speaks with a CA takes 0.15 s to import; the temporary server's process starts beside.
+    # Takes 0.1 s to import; meanwhile nginx looks at the proposal.
     from nginx_acme.issuing import Scene, before_nginx, issue_locally
 
+    proposal.accepted()
     launch, instance = understood.launch, understood.home.instance
     scene = Scene(understood.home.store, launch.log, launch.signals)
     try:
