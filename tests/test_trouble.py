@@ -1,0 +1,196 @@
+"""A machine in trouble: nginx starts all the same, with one clear line for the operator."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.launcher import requests
+from tests.servers import LOCALHOST, fetch_plain, free_port, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.launcher import Site
+    from tests.servers import Pebble
+
+    MakeSite = Callable[..., Site]
+    StartPebble = Callable[..., Pebble]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder on a file system that can't be written."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def errors(site: Site) -> list[str]:
+    """The launcher's errors."""
+    return [line for line in site.output().splitlines() if "[error]" in line]
+
+
+# --- the state directory --------------------------------------------------------------------
+
+
+def sheltered(make_site: MakeSite, ca: Pebble, open_path: Path) -> Site:
+    """A site whose private folder is its own."""
+    runtime = open_path / "runtime"
+    runtime.mkdir()
+    return make_site(ca, environ={"RUNTIME_DIRECTORY": str(runtime)})
+
+
+def test_file_in_its_place(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None:
+    """With a file where the state directory would be, nginx starts and no CA is asked."""
+    site = sheltered(make_site, pebble, open_path)
+    site.configure(site.block("a.example"))
+    site.state.write_text("mine")
+    asked = requests(pebble)
+    site.start()
+    assert site.shown("a.example").body == b"a.example"
+    (error,) = errors(site)
+    assert f'"{site.state}' in error
+    assert "no CA is asked until it can be written" in error
+    assert requests(pebble) == asked
+    assert site.state.read_text() == "mine"
+    assert not site.left_behind()
+
+
+@needs_root
+def test_read_only(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None:
+    """With a state directory that can't be written, its certificates are served as they are."""
+    site = sheltered(make_site, pebble, open_path)
+    site.configure(site.block("a.example"))
+    site.start()
+    leaf = site.shown("a.example").leaf
+    site.stop()
+    site.configure(site.block("a.example"), site.block("new.example"))
+    with read_only(site.state):
+        asked = requests(pebble)
+        site.start()
+        assert site.verified("a.example").leaf == leaf
+        assert "temporary" in site.shown("new.example").leaf.issuer.rfc4514_string()
+        assert len(errors(site)) == 1
+        assert requests(pebble) == asked
+        site.configure(site.block("a.example"), site.block("newer.example"))
+        answer = site.run("-s", "reload")
+        assert answer.returncode == 0, answer.stderr
+        assert "no CA is asked until it is restarted" in answer.stderr
+        assert site.shown("newer.example").body == b"newer.example"
+        assert site.run("-s", "stop").returncode == 0
+        assert site.server.wait() == 0
+
+
+@needs_root
+def test_read_only_configuration(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None:
+    """The folder of the configuration needs no writing with the state elsewhere."""
+    site = make_site(pebble)
+    state = open_path / "state"
+    site.configure(site.block("a.example"), settings=f"acme_state_path {state};")
+    elsewhere = open_path / "elsewhere"
+    for name in ("logs", "temp"):
+        shutil.move(site.folder / name, elsewhere / name)
+        (site.folder / name).symlink_to(elsewhere / name)
+    with read_only(site.folder):
+        site.start()
+        assert site.verified("a.example").body == b"a.example"
+        assert not errors(site)
+        site.stop()
+    assert not site.state.exists()
+
+
+def test_newer_layout(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None:
+    """A state of a newer nginx-acme is served and not written, and that is said."""
+    site = sheltered(make_site, pebble, open_path)
+    site.configure(site.block("a.example"))
+    site.start()
+    leaf = site.shown("a.example").leaf
+    site.stop()
+    (site.state / "layout").write_text("99\n")
+    before = sorted(map(str, site.state.rglob("*")))
+    site.start()
+    assert site.verified("a.example").leaf == leaf
+    (error,) = errors(site)
+    assert "was changed by a newer nginx-acme" in error
+    assert sorted(map(str, site.state.rglob("*"))) == before
+
+
+# --- addresses ------------------------------------------------------------------------------
+
+
+def test_busy_address(make_site: MakeSite, pebble: Pebble) -> None:
+    """An address that somebody else has is left out, with a warning, and nginx starts."""
+    site = make_site(pebble)
+    port = free_port()
+    with socket.create_server((LOCALHOST, port)):
+        site.settings = site.settings.replace(f":{site.http};", f":{site.http} {LOCALHOST}:{port};")
+        site.configure(site.block("a.example"))
+        site.start()
+        assert f"[warn] {LOCALHOST}:{port} is left out, bind()" in site.output()
+        wait_for(lambda: site.one_status()["state"] == "valid")
+    assert site.verified("a.example").body == b"a.example"
+
+
+def test_no_such_address(make_site: MakeSite, pebble: Pebble) -> None:
+    """So is one that this machine doesn't have."""
+    site = make_site(pebble)
+    site.settings = site.settings.replace(f":{site.http};", f":{site.http} 192.0.2.1:80;")
+    site.configure(site.block("a.example"))
+    site.start()
+    assert "[warn] 192.0.2.1:80 is left out" in site.output()
+    assert site.verified("a.example").body == b"a.example"
+
+
+def test_page_on_the_port(make_site: MakeSite, pebble: Pebble) -> None:
+    """A server of the user's on the challenge's port goes on serving, and answers challenges."""
+    site = make_site(pebble)
+    plain = f"server {{ listen {LOCALHOST}:{site.http}; return 200 page; }}"
+    site.configure(site.block("a.example"), plain)
+    site.start()
+    wait_for(lambda: site.one_status()["state"] == "valid")
+    assert fetch_plain(site.http, "a.example").body == b"page"
+    assert site.verified("a.example").body == b"a.example"
+    assert not list(site.state.glob("public/challenges/*/*"))
+
+
+# --- several at once ------------------------------------------------------------------------
+
+
+def test_several_instances(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """Two nginx with one state directory share account and certificate, and both serve it."""
+    ca = start_pebble(nonce_reject=0)
+    one, two = make_site(ca), make_site(ca)
+    two.settings = two.settings.replace(f":{ca.http_port};", f":{free_port()};")
+    shared = f"acme_state_path {one.folder}/shared; acme_start_wait 0;"
+    for site in (one, two):
+        site.configure(site.block("a.example"), settings=shared)
+        site.launch()
+    for site in (one, two):
+        wait_for(partial(is_up, site), 30)
+        wait_for(partial(is_real, site), 30)
+    assert requests(ca)["POST /sign-me-up"] == 1
+    assert requests(ca)["POST /certZ"] == 1
+
+
+def is_up(site: Site) -> bool:
+    """Whether nginx runs."""
+    return site.pid == site.server.pid
+
+
+def is_real(site: Site) -> bool:
+    """Whether nginx serves a certificate of pebble's."""
+    return "Pebble" in site.shown("a.example").leaf.issuer.rfc4514_string()
