@@ -57,11 +57,6 @@ class Instance:
         return os.path.join(self.path, "generations")
 
     @property
-    def manifest(self) -> str:
-        """What the last start depended on."""
-        return os.path.join(self.path, "manifest.json")
-
-    @property
     def agent_pid(self) -> str:
         """The pid of the agent."""
         return os.path.join(self.path, "agent.pid")
