@@ -122,6 +122,8 @@ def _get(
             instance.end_wait()
     except StateError as error:
         launch.log.error(str(error))
+    except Exception as error:  # noqa: BLE001 - no fault of ours in asking keeps nginx from starting
+        launch.log.error(f"internal error while asking: {type(error).__name__}: {error}")
 
 
 # -t and -T --------------------------------------------------------------------------------
