@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Standing:
     """One key type of one certificate.
 
-    `folder` is its own in the store, if it has one yet. `bundle` is the certificate's own, `shown`
-    what nginx is given, which may be another one meanwhile or instead; `usable` and `serves` say
-    whether they are good today.
+    `folder` is its own in the store, if it has one yet. `bundle` is the certificate's own, which
+    is `usable` if it is good today; `shown` is what nginx is given, which may be another one
+    meanwhile or instead.
     """
 
     certificate: Certificate
@@ -37,7 +37,6 @@ class Standing:
     attempt: Attempt
     decision: Decision
     usable: bool
-    serves: bool
 
     @property
     def label(self) -> str:
@@ -72,6 +71,15 @@ def missing(
     return tuple(wanted)
 
 
+def can_serve(certificates: Iterable[Certificate], store: Store, now: datetime) -> bool:
+    """Whether one of them can be served today, by itself or by the nearest that there is."""
+    return any(
+        _is_good(store.nearest(Identity(*certificate.identity), key_type, now), now)
+        for certificate in certificates
+        for key_type in certificate.key_types
+    )
+
+
 def unfinished(certificates: Iterable[Certificate], store: Store, now: datetime) -> bool:
     """Whether one is to be asked for, now or when its next attempt is due."""
     return any(one.to_ask or not one.usable for one in standings(certificates, store, now))
@@ -94,7 +102,6 @@ def of_folder(
             attempt,
             decision=decide(life_of(bundle), attempt.next, now),
             usable=_is_good(bundle, now),
-            serves=_is_good(shown, now),
         )
 
 

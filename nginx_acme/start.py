@@ -17,7 +17,7 @@ from nginx_acme import disk
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.errors import NginxAcmeError, StateError
 from nginx_acme.launch import free_addresses, runs, understand, utc_now
-from nginx_acme.standing import missing, standings
+from nginx_acme.standing import can_serve, missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +123,7 @@ def _responder(
         return None
     if all(certificate.issuer.local for certificate in wanted):
         return None
-    if any(one.serves for one in standings(plan.certificates, understood.home.store, now)):
+    if can_serve(plan.certificates, understood.home.store, now):
         return None
     if understood.home.instance.waited_recently(now):
         return None

@@ -159,6 +159,25 @@ def test_another_certificate(
     assert is_temporary(site, "new.example")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param("old.example", id="another issuer"),
+        pytest.param("old.example new.example", id="another name"),
+    ],
+)
+def test_nearest(make_site: MakeSite, pebble: Pebble, silent: Silent, names: str) -> None:
+    """Where a certificate of before covers a name, nginx starts with it at once."""
+    site = make_site(pebble)
+    site.configure(site.block("old.example"))
+    site.start()
+    site.stop()
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 60s;"
+    site.configure(site.block(names, "acme elsewhere;"), settings=declared)
+    site.start(QUICK)
+    assert "Pebble" in site.shown("old.example").leaf.issuer.rfc4514_string()
+
+
 # --- signals --------------------------------------------------------------------------------
 
 
