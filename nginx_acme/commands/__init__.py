@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,4 +21,16 @@ class Command(Protocol):
 def run(launch: Launch) -> int:
     """Do what the word on the command line asks for."""
     module = import_module(f"{__name__}.{launch.command.word}")
-    return cast("Command", module).run(launch)
+    exit_code = cast("Command", module).run(launch)
+    # Here, where it is no disgrace that nobody reads any more.
+    sys.stdout.flush()
+    return exit_code
+
+
+def parser_for(word: str, what: str) -> argparse.ArgumentParser:
+    """What reads the arguments of a word; `what` it does is for --help."""
+    return argparse.ArgumentParser(
+        f"nginx-acme {word}",
+        description=what,
+        epilog="nginx's own -p, -c, -e and -g say which nginx is meant.",
+    )

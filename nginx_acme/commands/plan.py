@@ -5,12 +5,13 @@ Reads the configuration as it is now. Asks nobody and writes nothing.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+from nginx_acme.commands import parser_for
+from nginx_acme.errors import StateError
 from nginx_acme.generate import generate
 from nginx_acme.launch import understand, utc_now
 from nginx_acme.places import borrow
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 def run(launch: Launch) -> int:
     """Print it; the exit code is 0 as long as the configuration has no mistake."""
-    parser = argparse.ArgumentParser("nginx-acme plan", description=__doc__)
+    parser = parser_for(
+        "plan", "Show which certificates the configuration asks for, and from whom. Asks nobody."
+    )
     parser.add_argument(
         "--diff", action="store_true", help="how nginx's files differ from the user's"
     )
@@ -67,8 +70,11 @@ def _certificate(understood: Understood, certificate: Certificate) -> Iterator[s
         yield f"    profile {certificate.profile}"
     for place in certificate.places:
         yield f"    for {place}"
-    for one in standings([certificate], understood.home.store, utc_now()):
-        yield f"    {one.key_type}: {_what(one)}"
+    try:
+        for one in standings([certificate], understood.home.store, utc_now()):
+            yield f"    {one.key_type}: {_what(one)}"
+    except StateError as error:  # of a user who may not look
+        yield f"    {', '.join(certificate.key_types)}: {error}"
 
 
 def _what(one: Standing) -> str:

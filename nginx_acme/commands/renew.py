@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
 from nginx_acme.challenges.http01 import Responder
+from nginx_acme.commands import parser_for
 from nginx_acme.draft import answer_anew, current_work, logs_to_stderr, test_current
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.issuing import Scene, through_nginx, with_responder
@@ -61,7 +62,10 @@ _LOOK = 1.0
 
 def run(launch: Launch) -> int:
     """Do it; the exit code is 1 where something failed, 0 where nothing had to be done."""
-    parser = argparse.ArgumentParser("nginx-acme renew", description=__doc__)
+    parser = parser_for(
+        "renew",
+        "Get what is due, and let the running nginx take it up. Does nothing where nothing is due.",
+    )
     parser.add_argument(
         "--force",
         metavar="NAME",

@@ -5,12 +5,12 @@ Of what the running generation wants; of what the configuration wants where none
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import TYPE_CHECKING
 
 from nginx_acme import report
+from nginx_acme.commands import parser_for
 from nginx_acme.draft import current_work
 from nginx_acme.launch import find_home, understand, utc_now
 from nginx_acme.policy import Keep, Wait
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def run(launch: Launch) -> int:
     """Print it; the exit code is 0 as long as it could be found out."""
-    parser = argparse.ArgumentParser("nginx-acme status", description=__doc__)
+    parser = parser_for("status", "Show how each certificate stands.")
     parser.add_argument("--json", action="store_true", help="as a document for programs")
     given = parser.parse_args(launch.command.rest)
     home, now = find_home(launch), utc_now()

@@ -1,0 +1,230 @@
+"""`nginx-acme plan` and `status`: what they print, and that they touch nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.launcher import LAUNCHER, issuer, requests
+from tests.servers import LOCALHOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.launcher import Silent, Site
+    from tests.servers import Pebble
+
+    MakeSite = Callable[..., Site]
+
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+AS_NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+
+@pytest.mark.parametrize("word", ["plan", "status", "renew"])
+def test_help(make_site: MakeSite, word: str) -> None:
+    """Each word says what it is for."""
+    site = make_site()
+    answer = site.run(word, "--help")
+    assert answer.returncode == 0
+    assert answer.stdout.startswith(f"usage: nginx-acme {word}")
+    assert "--finish" not in answer.stdout
+    wrong = site.run(word, "--nothing")
+    assert wrong.returncode == 2
+    assert "unrecognized arguments: --nothing" in wrong.stderr
+
+
+# --- plan -----------------------------------------------------------------------------------
+
+
+def test_plan(make_site: MakeSite, silent: Silent) -> None:
+    """Which certificates are wanted, from whom, for which servers; nobody is asked."""
+    site = make_site()
+    site.configure(
+        site.block("a.example b.example", "acme elsewhere;"),
+        site.block("c.internal", "acme local key=rsa:2048;"),
+        settings=issuer("elsewhere", silent.url, None),
+    )
+    answer = site.run("plan")
+    assert answer.returncode == 0, answer.stderr
+    line = (
+        site.conf.read_text()
+        .splitlines()
+        .index(site.block("c.internal", "acme local key=rsa:2048;"))
+        + 1
+    )
+    assert (
+        answer.stdout
+        == f"""\
+configuration  {site.conf}
+state          {site.state}
+
+a.example, b.example
+    from elsewhere ({silent.url})
+    for {site.conf}:{line - 1}
+    ecdsa:256: to be requested, there is no certificate yet
+
+c.internal
+    from local
+    for {site.conf}:{line}
+    rsa:2048: to be requested, there is no certificate yet
+
+challenges are answered on {LOCALHOST}:{site.http} (added)
+"""
+    )
+    assert not site.state.exists()
+    assert not silent.connections
+
+
+def test_plan_of_what_is_there(make_site: MakeSite, pebble: Pebble) -> None:
+    """What is there is told with the day of its renewal."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    assert re.search(r"ecdsa:256: to be renewed on 20\d\d-\d\d-\d\d", site.run("plan").stdout)
+
+
+@AS_NOBODY
+def test_plan_unread(make_site: MakeSite) -> None:
+    """A user who may not read the state gets the plan, and is told so."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    site.start()
+    answer = subprocess.run(
+        [*NOBODY, *site.argv("plan")], env=site.environ, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert f'ecdsa:256: cannot read "{site.state}/certificates": Permission denied' in answer.stdout
+
+
+def test_plan_not_ours(make_site: MakeSite) -> None:
+    """A configuration without our directives has no plan."""
+    site = make_site()
+    site.conf.write_text("events {}")
+    answer = site.run("plan")
+    assert answer.returncode == 0
+    assert answer.stdout == f"{site.conf}: no directive of nginx-acme, nginx gets it as it is\n"
+
+
+def test_diff(make_site: MakeSite) -> None:
+    """The difference between the user's files and nginx's is shown line by line."""
+    site = make_site()
+    block = site.block("a.internal", "acme local;")
+    site.configure(block)
+    answer = site.run("plan", "--diff")
+    assert answer.returncode == 0, answer.stderr
+    lines = answer.stdout.splitlines()
+    assert lines[:2] == [f"--- {site.conf}", f"+++ {site.conf} (generated)"]
+    assert f"-{block}" in lines
+    assert any(line.startswith("+server { ssl_certificate ") for line in lines)
+    assert not any(line.startswith("+") and "acme local" in line for line in lines)
+
+
+def test_plan_mistake(make_site: MakeSite) -> None:
+    """A mistake is told as everywhere."""
+    site = make_site()
+    site.configure(site.block("a.example", "acme nobody;"))
+    answer = site.run("plan")
+    assert answer.returncode == 1
+    assert 'nginx-acme: [emerg] issuer "nobody" is missing in' in answer.stderr
+
+
+# --- status ---------------------------------------------------------------------------------
+
+
+def test_status(make_site: MakeSite, pebble: Pebble) -> None:
+    """Each certificate has a line: what it is, from whom, until when, and what comes next."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example b.example"), site.block("c.internal", "acme local;"))
+    before = site.run("status")
+    assert re.findall(r"missing", before.stdout) == ["missing"] * 2
+    assert not site.state.exists()
+    site.start()
+    lines = site.run("status").stdout.splitlines()
+    assert lines[0].split() == ["CERTIFICATE", "ISSUER", "KEY", "STATE", "EXPIRES", "NEXT"]
+    assert lines[1].split()[:4] == ["a.example", "pebble", "ecdsa:256", "valid"]
+    assert lines[2] == "    names: a.example, b.example"
+    assert lines[3].split()[:4] == ["c.internal", "local", "ecdsa:256", "valid"]
+
+
+def test_status_json(make_site: MakeSite, pebble: Pebble) -> None:
+    """The same for programs, with nginx's pid and where everything is."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    document = json.loads(site.run("status", "--json").stdout)
+    assert document["schema"] == 1
+    assert document["nginx_pid"] == site.pid
+    (row,) = document["certificates"]
+    assert row["names"] == ["a.example"]
+    assert (row["issuer"], row["directory_url"]) == ("pebble", pebble.directory_url)
+    assert datetime.fromisoformat(row["not_after"]) > datetime.now(UTC)
+    assert datetime.fromisoformat(row["renewal"]) > datetime.now(UTC)
+    assert (row["next_attempt"], row["failures"], row["problem"]) == (None, 0, None)
+    assert row["path"] == f"{site.state}/certificates/a.example/ecdsa-256.pem"
+    (server,) = row["servers"]
+    assert server.startswith(f"{site.conf}:")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["-p", "{folder}", "-c", "nginx.conf"], id="relative to the prefix"),
+        pytest.param(["-p{folder}/", "-c{conf}", "-g", "daemon on;"], id="glued"),
+        pytest.param(["-e", "stderr", "-c", "{conf}", "-p", "{folder}/"], id="another order"),
+    ],
+)
+def test_status_of_which(make_site: MakeSite, options: list[str]) -> None:
+    """Prefix and main file say which nginx is meant, however they are written; before or after."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    site.start()
+    given = [option.format(folder=site.folder, conf=site.conf) for option in options]
+    for argv in ([*given, "status", "--json"], ["status", *given, "--json"]):
+        answer = subprocess.run(
+            [*LAUNCHER, *argv], env=site.environ, capture_output=True, text=True, check=False
+        )
+        assert answer.returncode == 0, answer.stderr
+        document = json.loads(answer.stdout)
+        assert document["nginx_pid"] == site.pid
+        assert [row["state"] for row in document["certificates"]] == ["valid"]
+
+
+def test_status_while_edited(make_site: MakeSite) -> None:
+    """What runs is told also while the configuration has a mistake."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    site.start()
+    site.configure("server {")
+    assert site.one_status()["state"] == "valid"
+
+
+@pytest.mark.parametrize("word", ["status", "plan"])
+def test_queries_write_nothing(make_site: MakeSite, pebble: Pebble, word: str) -> None:
+    """Neither asks a CA or writes anything, not even to nginx's log."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example ~^x"))
+    site.start()
+    asked = requests(pebble)
+    before = {path: path.lstat().st_mtime_ns for path in site.folder.rglob("*")}
+    assert site.run(word).returncode == 0
+    assert {path: path.lstat().st_mtime_ns for path in site.folder.rglob("*")} == before
+    assert requests(pebble) == asked
+
+
+def test_closed_pipe(make_site: MakeSite) -> None:
+    """Nobody who stops reading is told so."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as stdout:
+        answer = subprocess.run(
+            site.argv("plan"), env=site.environ, stdout=stdout, stderr=subprocess.PIPE, check=False
+        )
+    assert answer.stderr == b""
