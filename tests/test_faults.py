@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 
 from nginx_acme.certificate import key_type_of, read_bundle
 from nginx_acme.disk import is_leftover
+from nginx_acme.key_types import KEY_TYPES, file_name
 from nginx_acme.store import Identity, Store
 from tests.servers import (
     ROOT,
@@ -41,8 +43,6 @@ from tests.servers import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from cryptography import x509
 
     from nginx_acme.certificate import Bundle
 
@@ -59,10 +59,12 @@ SITE = """
         ssl_trusted_certificate {root};
         accept_terms_of_service;
     }}
+"""
+SERVER = """
     server {{
         listen 127.0.0.1:{tls} ssl;
         server_name {name};
-        acme pebble;
+        acme {acme};
         return 200 "{name}";
     }}
 """
@@ -80,34 +82,34 @@ class Kept:
 
 
 class Site:
-    """A server that wants a certificate from pebble, and its state directory."""
+    """A server for each name that wants a certificate from pebble, and their state directory."""
 
     def __init__(
         self,
         folder: Path,
         ca: Pebble,
         name: str,
-        *,
+        *more: str,
+        acme: str = "pebble",
         state: Path | None = None,
         http: int | None = None,
     ) -> None:
         self.ca = ca
         self.name = name
+        self.names = (name, *more)
         self.folder = folder
         self.state = state or folder / "state"
         self.trace = folder / "trace"
         self.root = ca.issuer_root()
         self.tls = free_port()
-        self.config = nginx_conf(
-            SITE.format(
-                state=self.state,
-                http=http or ca.http_port,
-                url=ca.directory_url,
-                root=ca.api_root,
-                tls=self.tls,
-                name=name,
-            )
+        main = SITE.format(
+            state=self.state,
+            http=http or ca.http_port,
+            url=ca.directory_url,
+            root=ca.api_root,
         )
+        servers = (SERVER.format(tls=self.tls, name=name, acme=acme) for name in self.names)
+        self.config = nginx_conf(main + "".join(servers))
         folder.mkdir(mode=0o755, exist_ok=True)
 
     def server(self, launcher: Sequence[str] = LAUNCHER) -> NginxServer:
@@ -134,11 +136,12 @@ class Site:
 
     # What is on disk
 
-    def kept(self) -> Kept:
+    def kept(self, name: str | None = None) -> Kept:
         """As the package reads it, opened for reading only."""
         store = Store(str(self.state))
         account = store.find_account(self.ca.directory_url)
-        folder = store.find(Identity(self.ca.directory_url, frozenset({self.name}), None))
+        names = frozenset({name or self.name})
+        folder = store.find(Identity(self.ca.directory_url, names, None))
         order = folder.pending.order() if folder else None
         return Kept(
             account_key=account.key_pem if account else None,
@@ -156,7 +159,9 @@ class Site:
             if path.suffix == ".json":
                 json.loads(path.read_bytes())
             elif path.name == "key.pem":
-                assert key_type_of(path.read_bytes()) == KEY_TYPE
+                assert key_type_of(path.read_bytes()) in KEY_TYPES
+            elif path.name == "root.pem":
+                x509.load_pem_x509_certificate(path.read_bytes())
             elif path.suffix == ".pem":
                 read_bundle(path.read_bytes())
 
@@ -170,25 +175,25 @@ class Site:
     def age(self) -> None:
         """Let everything be two hours old."""
         moment = time.time() - 7200
-        for path in (self.state, *self.state.rglob("*")):
+        for path in self.state.rglob("*"):
             os.utime(path, (moment, moment), follow_symlinks=False)
 
     # What the world sees
 
-    def leaf(self) -> x509.Certificate | None:
+    def leaf(self, name: str) -> x509.Certificate | None:
         """What nginx serves; None as long as the CA's root doesn't verify it."""
         try:
-            answer = fetch(self.tls, self.name, self.root)
+            answer = fetch(self.tls, name, self.root)
         except (ssl.SSLError, OSError):
             return None
-        assert answer.body == self.name.encode()
+        assert answer.body == name.encode()
         return answer.leaf
 
-    def verified(self) -> x509.Certificate:
+    def verified(self, name: str | None = None) -> x509.Certificate:
         """What nginx serves when nobody works behind its back any more."""
         for pid in _processes(f"{self.folder}/", "renew"):
             _wait_for_end(pid)
-        leaf = wait_for(self.leaf, 10, "a verified answer")
+        leaf = wait_for(lambda: self.leaf(name or self.name), 10, "a verified answer")
         assert leaf is not None
         return leaf
 
@@ -278,13 +283,11 @@ def is_killed(server: NginxServer) -> bool:
 STARTING = [
     pytest.param("after mkdir /locks", 1, id="half of the layout"),
     pytest.param("half write /certificates/.*/", 1, id="half of an identity"),
-    pytest.param("after rename /certificates/[^/]+$", 1, id="a folder for the certificate"),
     pytest.param("half write /certificates/[^.]", 1, id="half of the temporary certificate"),
     pytest.param("after rename /accounts/.*/key.pem", 1, id="a key, but not in its place"),
     pytest.param("after rename /accounts/[^/]+$", 1, id="an account's key"),
     pytest.param("after rename /instances/.*/waiting.json", 1, id="about to wait"),
     pytest.param("after symlink /instances/", 1, id="half of a generation"),
-    pytest.param("after GET ", 1, id="the CA's directory"),
     pytest.param("after POST /sign-me-up", 1, id="the account, of which only the CA knows"),
     pytest.param("half write /accounts/[^.]", 1, id="half of the account"),
     pytest.param("after rename /accounts/[^.].*/account.json", 1, id="the account"),
@@ -298,14 +301,12 @@ STARTING = [
     pytest.param("after POST /my-order/", 1, id="authorized"),
     pytest.param("after POST /finalize-order/", 1, id="finalized"),
     pytest.param("after POST /my-order/", 2, id="issued"),
-    pytest.param("after POST /certZ/", 1, id="downloaded"),
     pytest.param("half write /certificates/[^/]+/[^/]+$", 2, id="half of the certificate"),
     pytest.param("after rename /certificates/.*/ecdsa-256.pem", 2, id="the certificate"),
     pytest.param("after rename /certificates/[^.].*/state.json", 1, id="who issued it"),
     pytest.param("after unlink /certificates/.*/order.json", 1, id="no order any more"),
     pytest.param("after unlink /certificates/.*/key.pem", 1, id="an empty folder of an order"),
     pytest.param("after unlink /instances/", 1, id="the end of the wait"),
-    pytest.param("after rename /instances/.*/1.json", 1, id="what a generation leaves to do"),
     pytest.param("after symlink /instances/.*/.nginx-acme", 1, id="half of the switch"),
     pytest.param("after rename /instances/.*/generated", 1, id="the switch"),
 ]
@@ -355,7 +356,103 @@ def assert_start_goes_on(site: Site, ledger: Ledger) -> None:
     assert ledger.accounts == 1
     lost = paid == 1 and kept.order_url is None and kept.bundle is None
     assert ledger.orders == 1 + lost
-    assert site.leftovers() == []
+    left = site.leftovers()
+    if kept.bundle is not None:  # its folder is swept when it is renewed
+        left = [path for path in left if f"/certificates/{site.name}/" not in path]
+    assert left == []
+
+
+OTHERS = tuple(f"{number}.example.com" for number in range(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        pytest.param("after POST /order-plz", 3, id="some are ordered"),
+        pytest.param("after POST /chalZ/", 4, id="some are being looked at"),
+        pytest.param("after POST /certZ/", 3, id="some are downloaded"),
+        pytest.param("after rmdir /certificates/", 2, id="some are there"),
+    ],
+)
+def test_killed_while_starting_with_many(
+    step: str, number: int, ca: Pebble, open_path: Path
+) -> None:
+    """Of orders that are open at once none is made anew but those of which only the CA knows."""
+    site, ledger = Site(open_path, ca, "0.example.com", *OTHERS), Ledger(ca)
+    with site.described():
+        assert is_killed(site.stumbling("kill", step, number))
+        site.assert_whole()
+        kept, paid = [site.kept(name) for name in site.names], ledger.orders
+        known = sum(one.bundle is not None or one.order_url is not None for one in kept)
+        site.age()
+        with site.server():
+            leaves = {site.verified(name).serial_number for name in site.names}
+        assert len(leaves) == len(site.names)
+        assert ledger.accounts == 1
+        assert ledger.orders == len(site.names) + paid - known
+        assert site.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        pytest.param("after rename /certificates/.*/ecdsa-256.pem", 2, id="one is there"),
+        pytest.param("after unlink /certificates/.*/order.json", 1, id="with its key beside"),
+        pytest.param("after POST /order-plz", 2, id="the second is ordered"),
+        pytest.param("after POST /authZ/", 2, id="and its order is known"),
+    ],
+)
+def test_killed_between_key_types(step: str, number: int, ca: Pebble, open_path: Path) -> None:
+    """Each key type gets its own certificate, for an order each."""
+    acme = "pebble key=ecdsa:256 key=rsa:2048"
+    site, ledger = Site(open_path, ca, _name(step, number), acme=acme), Ledger(ca)
+    with site.described():
+        assert is_killed(site.stumbling("kill", step, number))
+        site.assert_whole()
+        first, paid = site.kept().bundle, ledger.orders
+        open_orders = int(site.kept().order_url is not None and paid > 1)
+        assert first is not None
+        with site.server():
+            site.verified()
+        bundles = [
+            read_bundle(
+                (site.state / "certificates" / site.name / file_name(key_type)).read_bytes()
+            )
+            for key_type in ("ecdsa:256", "rsa:2048")
+        ]
+        assert bundles[0] == first
+        assert [bundle.facts.temporary for bundle in bundles] == [False, False]
+        assert [bundle.facts.key_type for bundle in bundles] == ["ecdsa:256", "rsa:2048"]
+        assert (ledger.accounts, ledger.orders) == (1, 1 + paid - open_orders)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("half write /local/", id="half of a root"),
+        pytest.param("after rename /local/root-key.pem", id="a root"),
+        pytest.param("after rename /local/intermediate-key.pem", id="an intermediate"),
+        pytest.param("after rename /local/root.pem", id="a root to be installed"),
+        pytest.param("half write /certificates/[^.]", id="half of a certificate"),
+    ],
+)
+def test_killed_while_starting_with_an_authority_of_its_own(
+    step: str, ca: Pebble, open_path: Path
+) -> None:
+    """The next start has the same root, which somebody may trust already."""
+    site, ledger = Site(open_path, ca, "local.test", acme="local"), Ledger(ca)
+    key = site.state / "local" / "root-key.pem"
+    with site.described():
+        assert is_killed(site.stumbling("kill", step))
+        site.assert_whole()
+        kept = key.read_bytes() if key.exists() else None
+        site.age()
+        with site.server():
+            site.root = (site.state / "local" / "root.pem").read_bytes()
+            site.verified()
+        assert kept in (None, key.read_bytes())
+        assert ledger.orders == 0
+        assert site.leftovers() == []
 
 
 # Killed while nginx runs
@@ -375,7 +472,6 @@ RENEWING = [
     pytest.param("after rename /certificates/.*/ecdsa-256.pem", 1, id="the certificate"),
     pytest.param("after rename /certificates/[^/]+/state.json", 1, id="who issued it"),
     pytest.param("after unlink /certificates/.*/order.json", 1, id="no order any more"),
-    pytest.param("after rmdir /certificates/.*/pending", 1, id="nothing pending"),
 ]
 
 
@@ -548,6 +644,23 @@ def test_disk_gets_full(step: str, ca: Pebble, small_disk: Path) -> None:
         assert ledger.accounts == 1
         lost = paid == 1 and kept.order_url is None and kept.bundle is None
         assert ledger.orders <= 1 + lost
+
+
+def test_disk_gets_full_while_renewing(ca: Pebble, small_disk: Path) -> None:
+    """The old certificate is served on; with room again the same order is finished."""
+    site = Site(small_disk.parent, ca, "renewed.example.com", state=small_disk / "state")
+    with site.server() as server:
+        before, ledger = site.verified(), Ledger(ca)
+        filling = site.stumbling("fill", "after POST /finalize-order/")
+        full = filling.run("renew", "--force", site.name)
+        assert full.returncode == 1
+        assert "No space left on device" in full.stderr
+        assert site.verified() == before
+        (site.state / "filler").unlink()
+        site.assert_whole()
+        assert server.run("renew", "--force", site.name).returncode == 0
+        assert site.verified() != before
+    assert ledger.orders == 1
 
 
 def test_disk_is_full(ca: Pebble, small_disk: Path) -> None:
