@@ -63,12 +63,14 @@ class Scene:
 
 
 class Punctual:
-    """A Solver that begins nothing when it is late, and knows what it has begun."""
+    """A Solver that begins nothing in the last of so many seconds, and knows what it has begun."""
 
-    def __init__(self, solver: Solver, last_start: float) -> None:
+    def __init__(self, solver: Solver, seconds: float) -> None:
         self._solver = solver
-        self._last_start = last_start
+        now = asyncio.get_running_loop().time()
+        self._last_start = now + seconds - min(LAST_START, seconds / 2)
         self._begun: set[str] = set()
+        self.late = False
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -80,6 +82,7 @@ class Punctual:
     async def present(self, token: str, key_authorization: str) -> None:
         """Present in time, or raise TooLate."""
         if asyncio.get_running_loop().time() > self._last_start:
+            self.late = True
             raise TooLate
         self._begun.add(token)
         self.idle.clear()
@@ -108,21 +111,19 @@ def before_nginx(
     Raises:
         StateError: as `reconcile`.
     """
+
+    async def run(progress: Progress) -> bool:
+        punctual = Punctual(responder, seconds)
+        ports = _ports(scene, progress, lambda _: punctual, deadline=PATIENCE * seconds)
+        return await in_time(reconcile(certificates, ports), punctual, seconds)
+
     with _progress(scene) as progress:
-        return asyncio.run(_in_time(certificates, scene, progress, responder, seconds))
+        return asyncio.run(run(progress))
 
 
-async def _in_time(
-    certificates: Iterable[Certificate],
-    scene: Scene,
-    progress: Progress,
-    responder: Responder,
-    seconds: float,
-) -> bool:
-    end = asyncio.get_running_loop().time() + seconds
-    punctual = Punctual(responder, end - min(LAST_START, seconds / 2))
-    ports = _ports(scene, progress, lambda _: punctual, deadline=PATIENCE * seconds)
-    running = asyncio.create_task(reconcile(certificates, ports))
+async def in_time(work: Coroutine[Any, Any, Outcome], punctual: Punctual, seconds: float) -> bool:
+    """Let the work go on for so long, and as long as challenges that have begun need, at most."""
+    running = asyncio.create_task(work)
     await asyncio.wait({running}, timeout=seconds)
     if not running.done():
         idle = asyncio.create_task(punctual.idle.wait())
@@ -132,7 +133,7 @@ async def _in_time(
         await _end(running)
         return False
     running.result()
-    return True
+    return not punctual.late
 
 
 def with_responder(
