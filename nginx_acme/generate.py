@@ -36,17 +36,27 @@ _CHALLENGE_MAP = (
 )
 
 
+_LONGEST_VARIABLE = 46
+"""Characters; with a longer name nginx's `variables_hash_bucket_size` had to be raised."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An account whose challenges nginx answers.
 
-    `name` is its folder's in the store and good for a variable, `folder` holds an empty file for
-    each open token.
+    `name` is its folder's in the store, made of what a variable may have and different at its
+    end, `folder` holds an empty file for each open token.
     """
 
     name: str
     thumbprint: str
     folder: str
+
+    @property
+    def variable(self) -> str:
+        """The variable that has the path of a token's file, without its ``$``."""
+        prefix = "nginx_acme_file_"
+        return prefix + self.name[-(_LONGEST_VARIABLE - len(prefix)) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +123,7 @@ class _Generator:
 
     def _answers(self) -> str:
         return "".join(
-            f" if (-f $nginx_acme_file_{answer.name})"
-            f" {{ return 200 $nginx_acme_token.{answer.thumbprint}; }}"
+            f" if (-f ${answer.variable}) {{ return 200 $nginx_acme_token.{answer.thumbprint}; }}"
             for answer in self._layout.answers
         )
 
@@ -139,7 +148,7 @@ class _Generator:
         if not self._layout.answers:
             return ""
         return _CHALLENGE_MAP + "".join(
-            f" map $nginx_acme_token $nginx_acme_file_{answer.name}"
+            f" map $nginx_acme_token ${answer.variable}"
             f' {{ "" ""; default {quote(answer.folder + "/$nginx_acme_token")}; }}'
             for answer in self._layout.answers
         )

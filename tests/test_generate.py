@@ -116,3 +116,13 @@ def test_two_accounts() -> None:
         assert f"map $nginx_acme_token $nginx_acme_file_{answer.name} " in text
         assert text.count(f"return 200 $nginx_acme_token.{answer.thumbprint};") == 1
     assert text.count("map $request_uri") == 1
+
+
+def test_long_issuer() -> None:
+    """However an issuer is called, nginx finds room for its variable (46 characters)."""
+    one, two = (
+        Answer(f"my_very_long_internal_corporate_issuer_name_{digit * 8}", "T", STATE)
+        for digit in "12"
+    )
+    assert len(one.variable) == 46
+    assert one.variable != two.variable
