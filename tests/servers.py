@@ -709,14 +709,14 @@ class NginxServer:
             return None
 
     def workers(self) -> frozenset[int]:
-        """The pids of the master's children that live."""
-        return frozenset(_children(self.server.pid))
+        """The pids of the master's children, once it has any: it writes its pid file before that."""
+        return wait_for(lambda: frozenset(_children(self.server.pid)), what="a worker")
 
     def reload(self, seconds: float = 10) -> None:
         """HUP, and wait until the first workers are gone and others are there."""
         before = self.workers()
         os.kill(self.server.pid, signal.SIGHUP)
-        wait_for(lambda: self.workers() and not self.workers() & before, seconds, "new workers")
+        wait_for(lambda: not self.workers() & before, seconds, "new workers")
 
     def error_log(self) -> str:
         """What it wrote to its error log."""
