@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.launcher import Silent, Site
+from tests.launcher import Silent, Site, eventually
 from tests.servers import (
     NginxServer,
     NotPackaged,
@@ -27,7 +27,6 @@ from tests.servers import (
     find_program,
     has_ipv6,
     misleads,
-    wait_for,
 )
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def make_site(open_path: Path) -> Iterator[Callable[..., Site]]:
     yield make
     for site in sites:
         site.stop()
-    wait_for(lambda: not any(site.processes() for site in sites), 10, "the end of all of them")
+    eventually(lambda: not any(site.processes() for site in sites), "the end of all of them")
 
 
 @pytest.fixture

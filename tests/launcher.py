@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tests.servers import (
     LOCALHOST,
@@ -31,13 +31,18 @@ from tests.servers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.servers import Answer
+
+T = TypeVar("T")
 
 _RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from nginx_acme.__main__ import run; run()"
 LAUNCHER = (sys.executable, "-I", "-c", _RUN, str(ROOT))
 """The nginx-acme of this tree, wherever the tests are started."""
+
+PATIENCE = 40.0
+"""Seconds for anything that is done in one, on a machine that has other things to do."""
 
 _REQUEST = re.compile(r" (GET|HEAD|POST) (/\S+?)/? -> calling handler", re.MULTILINE)
 
@@ -93,12 +98,13 @@ class Site(NginxServer):
         self.server.launch()
         return self.server
 
-    def start(self, seconds: float = 30) -> None:
+    def start(self, seconds: float = PATIENCE) -> None:
         """Start it and wait until it is nginx and listens, which is before it writes its pid."""
         program = self.launch()
         wait_for(lambda: program.returncode is not None or self.pid == program.pid, seconds)
         if program.returncode is not None:
             raise AssertionError(f"exit code {program.returncode}\n{program.output()}")
+        eventually(self.workers, "workers")
 
     def crash(self) -> None:
         """SIGKILL for the master, as of an out-of-memory killer; its workers follow."""
@@ -107,7 +113,7 @@ class Site(NginxServer):
         for worker in workers:
             with suppress(ProcessLookupError):
                 os.kill(worker, 9)
-        wait_for(lambda: not listens(self.tls), what="nobody listening")
+        eventually(lambda: not listens(self.tls), "nobody listening")
 
     # What is seen from outside ------------------------------------------------------------
 
@@ -145,6 +151,11 @@ class Site(NginxServer):
     def left_behind(self) -> list[int]:
         """Those of them that a start or a reload left behind."""
         return [pid for pid in self.processes() if b"--finish" in _read(pid, "cmdline")]
+
+
+def eventually(predicate: Callable[[], T], what: str = "it") -> T:
+    """Ask until the answer is true and return it."""
+    return wait_for(predicate, PATIENCE, what)
 
 
 def issuer(name: str, uri: str, root: Path | None, *more: str) -> str:

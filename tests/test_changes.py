@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from nginx_acme.store import Identity, Store
-from tests.servers import wait_for
+from tests.launcher import eventually
 from tests.store.bundles import issue
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_key_type_changes(make_site: MakeSite, start_pebble: StartPebble) -> Non
     assert not isinstance(served.public_key(), rsa.RSAPublicKey)
     ca.start()
     assert site.run("renew", "--force", "a.example").returncode == 0
-    wait_for(lambda: isinstance(site.shown("a.example").leaf.public_key(), rsa.RSAPublicKey))
+    eventually(lambda: isinstance(site.shown("a.example").leaf.public_key(), rsa.RSAPublicKey))
 
 
 def test_expired(make_site: MakeSite, start_pebble: StartPebble) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import requests
-from tests.servers import LOCALHOST, NginxServer, nginx_conf, wait_for
+from tests.launcher import eventually, requests
+from tests.servers import LOCALHOST, NginxServer, nginx_conf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +36,11 @@ def test_reload(make_site: MakeSite, pebble: Pebble) -> None:
     site.configure(site.block("first.example"), site.block("second.example"))
     answer = site.run("-s", "reload")
     assert answer.returncode == 0, answer.stderr
-    wait_for(lambda: verified(site, "second.example"))
+    eventually(lambda: verified(site, "second.example"))
     assert site.verified("second.example").body == b"second.example"
     assert site.verified("first.example").leaf == first
     assert site.pid == pid
-    wait_for(lambda: not site.left_behind(), what="its end")
+    eventually(lambda: not site.left_behind(), "its end")
 
 
 def test_reload_nothing(make_site: MakeSite, pebble: Pebble) -> None:
@@ -149,7 +149,7 @@ def test_reload_elsewhere(make_site: MakeSite, pebble: Pebble) -> None:
     answer = site.run("-s", "reload")
     assert answer.returncode == 0, answer.stderr
     assert f'"{site.folder}/elsewhere" is used after the next restart' in answer.stderr
-    wait_for(lambda: verified(site, "new.example"))
+    eventually(lambda: verified(site, "new.example"))
     assert not (site.folder / "elsewhere").exists()
 
 
@@ -196,7 +196,7 @@ def test_reopen(make_site: MakeSite) -> None:
     log = site.folder / "logs" / "access.log"
     log.rename(f"{log}.1")
     assert site.run("-s", "reopen").returncode == 0
-    wait_for(log.exists)
+    eventually(log.exists)
 
 
 def test_stop_started_without_us(make_site: MakeSite, pebble: Pebble) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.certificate import temporary
-from tests.launcher import children, issuer, requests
-from tests.servers import free_port, wait_for
+from tests.launcher import children, eventually, issuer, requests
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     MakeSite = Callable[..., Site]
     StartPebble = Callable[..., Pebble]
 
-QUICK = 8.0
+QUICK = 30.0
 """Seconds for a start that waits for nobody, on a machine that has other things to do."""
 
 
@@ -104,7 +104,7 @@ def test_killed_while_waiting(make_site: MakeSite, silent: Silent) -> None:
     """A start that was killed while it waited is followed by one that doesn't wait."""
     site = waiting(make_site(), silent.url, wait="60s")
     site.launch()
-    wait_for(lambda: silent.connections)
+    eventually(lambda: silent.connections)
     site.server.stop(signal.SIGKILL)
     site.start(QUICK)
     assert is_temporary(site)
@@ -116,9 +116,9 @@ def test_no_wait(make_site: MakeSite, start_pebble: StartPebble) -> None:
     site = make_site(ca)
     site.configure(site.block("zero.example"), settings="acme_start_wait 0;")
     site.start(QUICK)
-    wait_for(lambda: not is_temporary(site, "zero.example"))
+    eventually(lambda: not is_temporary(site, "zero.example"))
     assert site.verified("zero.example").body == b"zero.example"
-    wait_for(lambda: not site.left_behind(), what="its end")
+    eventually(lambda: not site.left_behind(), "its end")
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_signals(
     """TERM, INT and QUIT end the first wait at once with exit code 0, also as PID 1."""
     site = waiting(make_site(), silent.url, wait="60s")
     program = site.launch(*prefix)
-    wait_for(lambda: silent.connections)
+    eventually(lambda: silent.connections)
     began = time.monotonic()
     os.kill(children(program.pid)[0] if prefix else program.pid, number)
     assert program.wait() == 0
     assert time.monotonic() - began < 2
-    wait_for(lambda: not site.processes(), 2, "the end of all")
+    eventually(lambda: not site.processes(), "the end of all")
 
 
 def test_interrupted(make_site: MakeSite, start_pebble: StartPebble) -> None:
@@ -213,11 +213,11 @@ def test_interrupted(make_site: MakeSite, start_pebble: StartPebble) -> None:
     site = make_site(ca)
     site.configure(site.block("stays.example"))
     program = site.launch()
-    wait_for(lambda: requests(ca)["POST /chalZ"])
+    eventually(lambda: requests(ca)["POST /chalZ"])
     os.kill(program.pid, signal.SIGTERM)
     assert program.wait() == 0
     pending = site.state / "certificates" / "stays.example" / "pending"
     assert {path.name for path in pending.iterdir()} == {"key.pem", "order.json"}
     site.start()
-    wait_for(lambda: not is_temporary(site, "stays.example"), 20)
+    eventually(lambda: not is_temporary(site, "stays.example"))
     assert requests(ca)["POST /sign-me-up"] == 1

@@ -8,8 +8,7 @@ import subprocess
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.launcher import LAUNCHER, issuer
-from tests.servers import wait_for
+from tests.launcher import LAUNCHER, eventually, issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,15 +32,15 @@ def test_one_for_all(make_site: MakeSite, start_pebble: StartPebble) -> None:
     site.configure(site.block("a.example"))
     ca.stop()
     site.start()
-    (left,) = wait_for(site.left_behind)
+    (left,) = eventually(site.left_behind)
     ca.start()
     forgive(site, "a.example")
     site.configure(site.block("a.example"), site.block("b.example"))
     assert site.run("-s", "reload").returncode == 0
-    wait_for(partial(is_real, site, "b.example"))
+    eventually(partial(is_real, site, "b.example"))
     assert is_real(site, "a.example")
     assert set(site.left_behind()) <= {left}
-    wait_for(lambda: not site.left_behind(), what="its end")
+    eventually(lambda: not site.left_behind(), "its end")
 
 
 def forgive(site: Site, name: str) -> None:
@@ -58,13 +57,13 @@ def test_ends_with_nginx(make_site: MakeSite, silent: Silent) -> None:
     declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 0;"
     site.configure(site.block("a.example", "acme elsewhere;"), settings=declared)
     site.start()
-    wait_for(lambda: silent.connections)
+    eventually(lambda: silent.connections)
     (first,) = site.left_behind()
     site.crash()
     site.start()
-    (second,) = wait_for(lambda: [pid for pid in site.left_behind() if pid != first])
-    wait_for(lambda: site.left_behind() == [second], what="the end of the first")
-    assert len(wait_for(lambda: silent.connections[1:])) == 1
+    (second,) = eventually(lambda: [pid for pid in site.left_behind() if pid != first])
+    eventually(lambda: site.left_behind() == [second], "the end of the first")
+    assert len(eventually(lambda: silent.connections[1:])) == 1
 
 
 def test_daemon(make_site: MakeSite, silent: Silent) -> None:
@@ -79,11 +78,11 @@ def test_daemon(make_site: MakeSite, silent: Silent) -> None:
         argv, env=site.environ, capture_output=True, text=True, timeout=20, check=False
     )
     assert (started.returncode, started.stdout) == (0, "")
-    wait_for(lambda: silent.connections)
+    eventually(lambda: silent.connections)
     assert len(site.left_behind()) == 1
     stopped = subprocess.run([*argv, "-s", "stop"], env=site.environ, timeout=20, check=False)
     assert stopped.returncode == 0
-    wait_for(lambda: not site.processes(), what="the end of all")
+    eventually(lambda: not site.processes(), "the end of all")
 
 
 def test_says_it_where_nginx_does(make_site: MakeSite, pebble: Pebble) -> None:
@@ -93,11 +92,11 @@ def test_says_it_where_nginx_does(make_site: MakeSite, pebble: Pebble) -> None:
         site.block("a.example"), settings="acme_start_wait 0;", main="error_log stderr notice;"
     )
     site.start()
-    wait_for(partial(is_real, site, "a.example"))
+    eventually(partial(is_real, site, "a.example"))
     line = re.compile(
         r"^\d{4}/\d\d/\d\d \S+ \[notice\] \d+#0: nginx reloaded for a.example$", re.MULTILINE
     )
-    assert len(wait_for(lambda: line.findall(site.output()))) == 1
+    assert len(eventually(lambda: line.findall(site.output()))) == 1
 
 
 def test_log_file(make_site: MakeSite, pebble: Pebble) -> None:
@@ -105,6 +104,6 @@ def test_log_file(make_site: MakeSite, pebble: Pebble) -> None:
     site = make_site(pebble)
     site.configure(site.block("a.example"), settings="acme_start_wait 0;")
     site.start()
-    wait_for(partial(is_real, site, "a.example"))
-    wait_for(lambda: "#0: nginx reloaded for a.example" in site.error_log())
+    eventually(partial(is_real, site, "a.example"))
+    eventually(lambda: "#0: nginx reloaded for a.example" in site.error_log())
     assert "reloaded" not in site.output()

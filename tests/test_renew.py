@@ -6,8 +6,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tests.launcher import requests
-from tests.servers import wait_for
+from tests.launcher import eventually, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +39,7 @@ def test_force(make_site: MakeSite, pebble: Pebble) -> None:
     answer = site.run("renew", "--force", "A.example.")
     assert answer.returncode == 0, answer.stderr
     assert "nginx reloaded for a.example" in answer.stderr
-    wait_for(lambda: site.verified("a.example").leaf != a)
+    eventually(lambda: site.verified("a.example").leaf != a)
     assert site.shown("b.example").leaf == b
     previous = site.state / "certificates" / "a.example" / "ecdsa-256.previous.pem"
     assert previous.stat().st_mode & 0o777 == 0o600
@@ -77,7 +76,7 @@ def test_edited_meanwhile(make_site: MakeSite, pebble: Pebble) -> None:
     site.configure("server {", site.block("halfway.example"))
     answer = site.run("renew", "--force", "steady.example")
     assert answer.returncode == 0, answer.stderr
-    wait_for(lambda: site.verified("steady.example").leaf != leaf)
+    eventually(lambda: site.verified("steady.example").leaf != leaf)
     assert site.verified("steady.example").body == b"steady.example"
 
 
@@ -97,7 +96,7 @@ def test_refused_by_nginx(make_site: MakeSite, pebble: Pebble) -> None:
     extra.write_text("# nothing\n")
     asked = requests(pebble)
     assert site.run("renew").returncode == 0
-    wait_for(lambda: site.verified("patient.example").leaf != leaf)
+    eventually(lambda: site.verified("patient.example").leaf != leaf)
     assert requests(pebble) == asked
 
 
@@ -139,7 +138,7 @@ def test_two_at_once(make_site: MakeSite, pebble: Pebble) -> None:
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(site.run, ["renew", "renew"]))
     assert [answer.returncode for answer in answers] == [0, 0]
-    wait_for(lambda: site.one_status()["state"] == "valid")
+    eventually(lambda: site.one_status()["state"] == "valid")
     assert (requests(pebble) - before)["POST /certZ"] == 1
 
 
@@ -163,7 +162,7 @@ def test_forgotten_account(make_site: MakeSite, start_pebble: StartPebble) -> No
     answer = site.run("renew", "--force", "again.example")
     assert answer.returncode == 0, answer.stderr
     assert "[error] pebble does not know the account" in answer.stderr
-    wait_for(lambda: "Pebble" in site.verified("again.example").leaf.issuer.rfc4514_string())
+    eventually(lambda: "Pebble" in site.verified("again.example").leaf.issuer.rfc4514_string())
     assert len({name.partition(".")[0] for name in accounts(site)}) == 2
     assert account not in accounts(site)
     ca.stop()
@@ -201,4 +200,4 @@ def test_lost_account(make_site: MakeSite, pebble: Pebble) -> None:
     assert site.run("-s", "reload").returncode == 0
     leaf = site.shown("lost.example").leaf
     assert site.run("renew", "--force", "lost.example").returncode == 0
-    wait_for(lambda: site.verified("lost.example").leaf != leaf)
+    eventually(lambda: site.verified("lost.example").leaf != leaf)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import requests
-from tests.servers import LOCALHOST, fetch_plain, free_port, wait_for
+from tests.launcher import eventually, requests
+from tests.servers import LOCALHOST, fetch_plain, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,7 +141,7 @@ def test_busy_address(make_site: MakeSite, pebble: Pebble) -> None:
         site.configure(site.block("a.example"))
         site.start()
         assert f"[warn] {LOCALHOST}:{port} is left out, bind()" in site.output()
-        wait_for(lambda: site.one_status()["state"] == "valid")
+        eventually(lambda: site.one_status()["state"] == "valid")
     assert site.verified("a.example").body == b"a.example"
 
 
@@ -161,7 +161,7 @@ def test_page_on_the_port(make_site: MakeSite, pebble: Pebble) -> None:
     plain = f"server {{ listen {LOCALHOST}:{site.http}; return 200 page; }}"
     site.configure(site.block("a.example"), plain)
     site.start()
-    wait_for(lambda: site.one_status()["state"] == "valid")
+    eventually(lambda: site.one_status()["state"] == "valid")
     assert fetch_plain(site.http, "a.example").body == b"page"
     assert site.verified("a.example").body == b"a.example"
     assert not list(site.state.glob("public/challenges/*/*"))
@@ -180,8 +180,8 @@ def test_several_instances(make_site: MakeSite, start_pebble: StartPebble) -> No
         site.configure(site.block("a.example"), settings=shared)
         site.launch()
     for site in (one, two):
-        wait_for(partial(is_up, site), 30)
-        wait_for(partial(is_real, site), 30)
+        eventually(partial(is_up, site))
+        eventually(partial(is_real, site))
     assert requests(ca)["POST /sign-me-up"] == 1
     assert requests(ca)["POST /certZ"] == 1
 
