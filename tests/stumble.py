@@ -1,6 +1,6 @@
-"""Runs nginx_acme, and something happens to it at one of its steps.
+"""Runs what a Python command runs, and something happens to it at one of its steps.
 
-    python tests/stumble.py FOLDER TRACE DEED STEP NUMBER ARGUMENT…
+    python tests/stumble.py FOLDER TRACE DEED STEP NUMBER python -I -c CODE ARGUMENT…
 
 The steps are the moments before and after each change below FOLDER, the state directory, the
 middle of each file that is written there, and the moments before and after each request to a CA:
@@ -24,7 +24,6 @@ import re
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -139,11 +138,10 @@ def main() -> None:
     setattr(os, "write", steps.writing)  # noqa: B010 - mypy knows what it is
     transport: Any = httpx.AsyncHTTPTransport
     transport.handle_async_request = steps.asking(transport.handle_async_request)
-    sys.argv[:6] = sys.argv[:1]
-    sys.path.remove(str(Path(__file__).parent))
-    from nginx_acme.__main__ import run  # noqa: PLC0415 - after `os` is what it is now
-
-    run()
+    command = sys.argv[sys.argv.index("-c") :]
+    code = command.pop(1)
+    sys.argv = command
+    exec(code)  # noqa: S102 - as python would
 
 
 if __name__ == "__main__":

@@ -31,43 +31,20 @@ from nginx_acme.certificate import key_type_of, read_bundle
 from nginx_acme.disk import is_leftover
 from nginx_acme.key_types import KEY_TYPES, file_name
 from nginx_acme.store import Identity, Store
-from tests.servers import (
-    ROOT,
-    NginxServer,
-    Pebble,
-    fetch,
-    free_port,
-    nginx_conf,
-    wait_for,
-)
+from tests.launcher import Site, issuer
+from tests.servers import LOCALHOST, ROOT, Pebble, fetch, free_port, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from nginx_acme.certificate import Bundle
+    from tests.servers import Program
 
 EVERY_STEP = bool(os.environ.get("EVERY_STEP"))
 SHARES = 4
 """The sweep of every step is so many tests, for several processes to share."""
 KEY_TYPE = "ecdsa:256"
-LAUNCHER = (sys.executable, "-m", "nginx_acme")
-SITE = """
-    acme_state_path {state};
-    acme_http_listen 127.0.0.1:{http};
-    acme_issuer pebble {{
-        uri {url};
-        ssl_trusted_certificate {root};
-        accept_terms_of_service;
-    }}
-"""
-SERVER = """
-    server {{
-        listen 127.0.0.1:{tls} ssl;
-        server_name {name};
-        acme {acme};
-        return 200 "{name}";
-    }}
-"""
+STUMBLE = (sys.executable, "-I", str(ROOT / "tests" / "stumble.py"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +58,8 @@ class Kept:
     bundle: Bundle | None
 
 
-class Site:
-    """A server for each name that wants a certificate from pebble, and their state directory."""
+class Stumbling(Site):
+    """Servers that want a certificate each, by a launcher to which something may happen."""
 
     def __init__(
         self,
@@ -90,39 +67,65 @@ class Site:
         ca: Pebble,
         name: str,
         *more: str,
-        acme: str = "pebble",
+        acme: str = "acme pebble;",
         state: Path | None = None,
         http: int | None = None,
     ) -> None:
-        self.ca = ca
+        folder.mkdir(mode=0o755, exist_ok=True)
+        super().__init__(folder, environ={"RUNTIME_DIRECTORY": str(folder / "run")})
+        self.authority = ca
+        self.root = ca.issuer_root()
         self.name = name
         self.names = (name, *more)
-        self.folder = folder
-        self.state = state or folder / "state"
         self.trace = folder / "trace"
-        self.root = ca.issuer_root()
-        self.tls = free_port()
-        main = SITE.format(
-            state=self.state,
-            http=http or ca.http_port,
-            url=ca.directory_url,
-            root=ca.api_root,
+        self._state = state or folder / "acme"
+        self.settings = (
+            f"acme_state_path {self._state};"
+            f" acme_http_listen {LOCALHOST}:{http or ca.http_port};"
+            f" {issuer('pebble', ca.directory_url, ca.api_root)}"
         )
-        servers = (SERVER.format(tls=self.tls, name=name, acme=acme) for name in self.names)
-        self.config = nginx_conf(main + "".join(servers))
-        folder.mkdir(mode=0o755, exist_ok=True)
+        self.configure(*(self.block(name, acme) for name in self.names))
 
-    def server(self, launcher: Sequence[str] = LAUNCHER) -> NginxServer:
-        """The server for this site, not started yet."""
-        environ = {"RUNTIME_DIRECTORY": str(self.folder / "run")}
-        return NginxServer(self.folder, self.config, launcher=launcher, environ=environ)
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return self._state
 
-    def stumbling(self, deed: str, step: str, number: int = 1) -> NginxServer:
-        """The same, started by a launcher to which something happens at a step."""
+    def stumbling(self, deed: str, step: str, number: int = 1) -> tuple[str, ...]:
+        """What starts a launcher to which something happens at a step."""
         self.trace.unlink(missing_ok=True)
-        stumble = str(ROOT / "tests" / "stumble.py")
-        arguments = (str(self.state), str(self.trace), deed, step, str(number))
-        return self.server((sys.executable, stumble, *arguments))
+        return (*STUMBLE, str(self.state), str(self.trace), deed, step, str(number))
+
+    def is_killed(self, step: str, number: int = 1) -> bool:
+        """Start it: whether it is killed before nginx runs. If not, nginx is stopped again."""
+        program = self.launch(*self.stumbling("kill", step, number))
+        wait_for(lambda: program.returncode is not None or self.pid, 60, "its end")
+        code = program.returncode
+        program.stop()
+        assert code in (None, -signal.SIGKILL), program.output()
+        return code is not None
+
+    @contextlib.contextmanager
+    def started(self, *stumbling: str) -> Iterator[Program]:
+        """Start it until it is nginx, and stop it in the end."""
+        program = self.launch(*stumbling)
+        try:
+            wait_for(lambda: program.returncode is not None or self.pid == program.pid, 60, "nginx")
+            assert program.returncode is None, program.output()
+            yield program
+        finally:
+            program.stop()
+
+    def renew(self, *stumbling: str, force: bool = True) -> subprocess.CompletedProcess[str]:
+        """Ask for the certificate anew."""
+        return subprocess.run(
+            (*stumbling, *self.argv("renew", *(("--force", self.name) if force else ()))),
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     @contextlib.contextmanager
     def described(self) -> Iterator[None]:
@@ -139,9 +142,9 @@ class Site:
     def kept(self, name: str | None = None) -> Kept:
         """As the package reads it, opened for reading only."""
         store = Store(str(self.state))
-        account = store.find_account(self.ca.directory_url)
+        account = store.find_account(self.authority.directory_url)
         names = frozenset({name or self.name})
-        folder = store.find(Identity(self.ca.directory_url, names, None))
+        folder = store.find(Identity(self.authority.directory_url, names, None))
         order = folder.pending.order() if folder else None
         return Kept(
             account_key=account.key_pem if account else None,
@@ -189,9 +192,9 @@ class Site:
         assert answer.body == name.encode()
         return answer.leaf
 
-    def verified(self, name: str | None = None) -> x509.Certificate:
+    def settled(self, name: str | None = None) -> x509.Certificate:
         """What nginx serves when nobody works behind its back any more."""
-        for pid in _processes(f"{self.folder}/", "renew"):
+        for pid in self.left_behind():
             _wait_for_end(pid)
         leaf = wait_for(lambda: self.leaf(name or self.name), 10, "a verified answer")
         assert leaf is not None
@@ -199,22 +202,14 @@ class Site:
 
 
 def _wait_for_end(pid: int) -> None:
-    wait_for(lambda: not _command(pid), 30, f"the end of process {pid}")
+    """Of a process; where nobody collects it, it is there without a command line."""
 
+    def runs() -> bytes:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b""
 
-def _processes(*words: str) -> Iterator[int]:
-    """The pids of the processes with all these words in their command lines."""
-    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
-        if all(word in _command(pid) for word in words):
-            yield pid
-
-
-def _command(pid: int) -> str:
-    """The command line of a process; "" when it has ended, also where nobody has seen that."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:
-        return ""
+    wait_for(lambda: not runs(), 30, f"the end of process {pid}")
 
 
 class Ledger:
@@ -267,16 +262,6 @@ def open_folder() -> Iterator[Path]:
         yield path
 
 
-def is_killed(server: NginxServer) -> bool:
-    """Start it: whether it is killed before nginx runs. If not, nginx is stopped again."""
-    server.server.launch()
-    wait_for(lambda: server.server.returncode is not None or server.pid, 60, "its end")
-    code = server.server.returncode
-    server.stop()
-    assert code in (None, -signal.SIGKILL), server.server.output()
-    return code is not None
-
-
 # Killed while it starts
 
 
@@ -315,9 +300,9 @@ STARTING = [
 @pytest.mark.parametrize(("step", "number"), STARTING)
 def test_killed_while_starting(step: str, number: int, ca: Pebble, open_path: Path) -> None:
     """The next start runs nginx and finishes the same order with the same keys."""
-    site, ledger = Site(open_path, ca, _name(step, number)), Ledger(ca)
+    site, ledger = Stumbling(open_path, ca, _name(step, number)), Ledger(ca)
     with site.described():
-        assert is_killed(site.stumbling("kill", step, number))
+        assert site.is_killed(step, number)
         assert_start_goes_on(site, ledger)
 
 
@@ -327,9 +312,9 @@ def test_killed_while_starting(step: str, number: int, ca: Pebble, open_path: Pa
 def test_killed_at_every_step_while_starting(share: int, ca: Pebble, open_path: Path) -> None:
     """The same for each and every step."""
     for number in itertools.count(1 + share, SHARES):
-        site, ledger = Site(open_path / str(number), ca, _name("every", number)), Ledger(ca)
+        site, ledger = Stumbling(open_path / str(number), ca, _name("every", number)), Ledger(ca)
         with site.described():
-            if not is_killed(site.stumbling("kill", "", number)):
+            if not site.is_killed("", number):
                 break
             assert_start_goes_on(site, ledger)
 
@@ -339,13 +324,13 @@ def _name(step: str, number: int) -> str:
     return f"{re.sub('[^a-z0-9]+', '-', step.lower()).strip('-')}-{number}.example.com"
 
 
-def assert_start_goes_on(site: Site, ledger: Ledger) -> None:
+def assert_start_goes_on(site: Stumbling, ledger: Ledger) -> None:
     """What is true of a start after one that was killed."""
     site.assert_whole()
     kept, paid = site.kept(), ledger.orders
     site.age()
-    with site.server():
-        leaf = site.verified()
+    with site.started():
+        leaf = site.settled()
     after = site.kept()
     assert after.bundle is not None
     assert after.bundle.facts.serial == leaf.serial_number
@@ -378,15 +363,15 @@ def test_killed_while_starting_with_many(
     step: str, number: int, ca: Pebble, open_path: Path
 ) -> None:
     """Of orders that are open at once none is made anew but those of which only the CA knows."""
-    site, ledger = Site(open_path, ca, "0.example.com", *OTHERS), Ledger(ca)
+    site, ledger = Stumbling(open_path, ca, "0.example.com", *OTHERS), Ledger(ca)
     with site.described():
-        assert is_killed(site.stumbling("kill", step, number))
+        assert site.is_killed(step, number)
         site.assert_whole()
         kept, paid = [site.kept(name) for name in site.names], ledger.orders
         known = sum(one.bundle is not None or one.order_url is not None for one in kept)
         site.age()
-        with site.server():
-            leaves = {site.verified(name).serial_number for name in site.names}
+        with site.started():
+            leaves = {site.settled(name).serial_number for name in site.names}
         assert len(leaves) == len(site.names)
         assert ledger.accounts == 1
         assert ledger.orders == len(site.names) + paid - known
@@ -404,16 +389,16 @@ def test_killed_while_starting_with_many(
 )
 def test_killed_between_key_types(step: str, number: int, ca: Pebble, open_path: Path) -> None:
     """Each key type gets its own certificate, for an order each."""
-    acme = "pebble key=ecdsa:256 key=rsa:2048"
-    site, ledger = Site(open_path, ca, _name(step, number), acme=acme), Ledger(ca)
+    acme = "acme pebble key=ecdsa:256 key=rsa:2048;"
+    site, ledger = Stumbling(open_path, ca, _name(step, number), acme=acme), Ledger(ca)
     with site.described():
-        assert is_killed(site.stumbling("kill", step, number))
+        assert site.is_killed(step, number)
         site.assert_whole()
         first, paid = site.kept().bundle, ledger.orders
         open_orders = int(site.kept().order_url is not None and paid > 1)
         assert first is not None
-        with site.server():
-            site.verified()
+        with site.started():
+            site.settled()
         bundles = [
             read_bundle(
                 (site.state / "certificates" / site.name / file_name(key_type)).read_bytes()
@@ -440,16 +425,16 @@ def test_killed_while_starting_with_an_authority_of_its_own(
     step: str, ca: Pebble, open_path: Path
 ) -> None:
     """The next start has the same root, which somebody may trust already."""
-    site, ledger = Site(open_path, ca, "local.test", acme="local"), Ledger(ca)
+    site, ledger = Stumbling(open_path, ca, "local.test", acme="acme local;"), Ledger(ca)
     key = site.state / "local" / "root-key.pem"
     with site.described():
-        assert is_killed(site.stumbling("kill", step))
+        assert site.is_killed(step)
         site.assert_whole()
         kept = key.read_bytes() if key.exists() else None
         site.age()
-        with site.server():
+        with site.started():
             site.root = (site.state / "local" / "root.pem").read_bytes()
-            site.verified()
+            site.settled()
         assert kept in (None, key.read_bytes())
         assert ledger.orders == 0
         assert site.leftovers() == []
@@ -476,40 +461,35 @@ RENEWING = [
 
 
 @pytest.fixture(scope="module")
-def running(
-    start_ca: Callable[[], Pebble], open_folder: Path
-) -> Iterator[tuple[Site, NginxServer]]:
-    """A site with a certificate, and its nginx."""
-    site = Site(open_folder / "running", start_ca(), "running.example.com")
-    with site.server() as server:
-        site.verified()
-        yield site, server
+def running(start_ca: Callable[[], Pebble], open_folder: Path) -> Iterator[Stumbling]:
+    """A site with a certificate, whose nginx runs."""
+    site = Stumbling(open_folder / "running", start_ca(), "running.example.com")
+    with site.started():
+        site.settled()
+        yield site
 
 
 @pytest.mark.parametrize(("step", "number"), RENEWING)
-def test_killed_while_renewing(step: str, number: int, running: tuple[Site, NginxServer]) -> None:
+def test_killed_while_renewing(step: str, number: int, running: Stumbling) -> None:
     """The old certificate is served on, and the next `renew` finishes the same order."""
-    site, server = running
-    with site.described():
-        assert is_renew_killed(site, server, step, number)
+    with running.described():
+        assert is_renew_killed(running, step, number)
 
 
 @pytest.mark.skipif(not EVERY_STEP, reason="EVERY_STEP=1 has time for it")
 @pytest.mark.timeout(3600)
-def test_killed_at_every_step_while_renewing(running: tuple[Site, NginxServer]) -> None:
+def test_killed_at_every_step_while_renewing(running: Stumbling) -> None:
     """The same for each and every step."""
-    site, server = running
     for number in itertools.count(1):
-        with site.described():
-            if not is_renew_killed(site, server, "", number):
+        with running.described():
+            if not is_renew_killed(running, "", number):
                 break
 
 
-def is_renew_killed(site: Site, server: NginxServer, step: str, number: int) -> bool:
+def is_renew_killed(site: Stumbling, step: str, number: int) -> bool:
     """Kill `renew` at a step: whether it came to it. Then what is true of the next one."""
-    before, ledger = site.verified(), Ledger(site.ca)
-    stumbling = site.stumbling("kill", step, number)
-    ended = stumbling.run("renew", "--force", site.name)
+    before, ledger = site.settled(), Ledger(site.authority)
+    ended = site.renew(*site.stumbling("kill", step, number))
     if ended.returncode == 0:
         return False
     assert ended.returncode == -signal.SIGKILL, ended.stderr
@@ -517,11 +497,11 @@ def is_renew_killed(site: Site, server: NginxServer, step: str, number: int) -> 
     kept, paid = site.kept(), ledger.orders
     assert kept.bundle is not None
     finished = kept.bundle.facts.serial != before.serial_number
-    assert finished or site.verified() == before
+    assert finished or site.settled() == before
     site.age()
-    again = server.run("renew", "--force", site.name)
+    again = site.renew()
     assert again.returncode == 0, again.stderr
-    leaf, after = site.verified(), site.kept()
+    leaf, after = site.settled(), site.kept()
     assert after.bundle is not None
     assert after.bundle.facts.serial == leaf.serial_number
     assert leaf.serial_number not in (before.serial_number, kept.bundle.facts.serial)
@@ -534,32 +514,31 @@ def is_renew_killed(site: Site, server: NginxServer, step: str, number: int) -> 
     return True
 
 
-def test_killed_before_nginx_is_told(running: tuple[Site, NginxServer]) -> None:
+def test_killed_before_nginx_is_told(running: Stumbling) -> None:
     """A certificate that nginx hasn't read is read at the next `renew`, which asks no CA for it."""
-    site, server = running
-    before, ledger = site.verified(), Ledger(site.ca)
-    stumbling = site.stumbling("kill", "after rmdir /certificates/.*/pending")
-    assert stumbling.run("renew", "--force", site.name).returncode == -signal.SIGKILL
-    assert site.verified() == before
+    before, ledger = running.settled(), Ledger(running.authority)
+    stumbling = running.stumbling("kill", "after rmdir /certificates/.*/pending")
+    assert running.renew(*stumbling).returncode == -signal.SIGKILL
+    assert running.settled() == before
     for told in (True, False):
-        again = server.run("renew")
+        again = running.renew(force=False)
         assert again.returncode == 0, again.stderr
         assert ("nginx reloaded for" in again.stderr) == told
-    after = site.kept()
+    after = running.kept()
     assert after.bundle is not None
-    assert site.verified().serial_number == after.bundle.facts.serial != before.serial_number
+    assert running.settled().serial_number == after.bundle.facts.serial != before.serial_number
     assert ledger.orders == 1
 
 
 def test_challenges_of_a_killed_renew(ca: Pebble, open_path: Path) -> None:
     """What was armed for an order that nobody works on is disarmed by the next start."""
-    site = Site(open_path, ca, "armed.example.com")
-    with site.server():
-        site.verified()
-        armed = site.stumbling("kill", "after rename /public/challenges/")
-        assert armed.run("renew", "--force", site.name).returncode == -signal.SIGKILL
+    site = Stumbling(open_path, ca, "armed.example.com")
+    with site.started():
+        site.settled()
+        stumbling = site.stumbling("kill", "after rename /public/challenges/")
+        assert site.renew(*stumbling).returncode == -signal.SIGKILL
         assert len(list(site.state.glob("public/challenges/*/*"))) == 1
-    with site.server():
+    with site.started():
         assert list(site.state.glob("public/challenges/*/*")) == []
 
 
@@ -571,17 +550,16 @@ def test_two_instances_with_one_state(start_pebble: Callable[..., Pebble], open_
     ca = start_pebble(valid=True)
     ledger = Ledger(ca)
     one, other = (
-        Site(
+        Stumbling(
             open_path / name, ca, "shared.example.com", state=open_path / "state", http=free_port()
         )
         for name in ("one", "other")
     )
     with contextlib.ExitStack() as stack:
-        servers = [site.server() for site in (one, other)]
-        for server in servers:
-            server.server.launch()
-            stack.callback(server.stop)
-        assert one.verified() == other.verified()
+        for site in (one, other):
+            stack.callback(site.launch().stop)
+        wait_for(lambda: one.pid == one.server.pid and other.pid == other.server.pid, 60, "both")
+        assert one.settled() == other.settled()
     assert (ledger.accounts, ledger.orders) == (1, 1)
     one.age()
     Store(str(one.state)).open_for_writing()
@@ -590,14 +568,13 @@ def test_two_instances_with_one_state(start_pebble: Callable[..., Pebble], open_
 
 def test_the_same_start_twice(ca: Pebble, open_path: Path) -> None:
     """Of two starts at once one becomes nginx, with one account and one order."""
-    site, ledger = Site(open_path, ca, "twice.example.com"), Ledger(ca)
-    servers = [site.server(), site.server()]
+    site, ledger = Stumbling(open_path, ca, "twice.example.com"), Ledger(ca)
+    starts = [site.launch(), site.launch()]
     with contextlib.ExitStack() as stack:
-        for server in servers:
-            server.server.launch()
-            stack.callback(server.stop)
-        wait_for(lambda: [s.server.returncode for s in servers].count(None) == 1, 30, "one's end")
-        site.verified()
+        for start in starts:
+            stack.callback(start.stop)
+        wait_for(lambda: [start.returncode for start in starts].count(None) == 1, 30, "one's end")
+        site.settled()
     assert (ledger.accounts, ledger.orders) == (1, 1)
 
 
@@ -631,15 +608,15 @@ FULL = [
 def test_disk_gets_full(step: str, ca: Pebble, small_disk: Path) -> None:
     """Nothing is half written, nginx starts, and with room again the work goes on."""
     name = _name(step, 0)
-    site, ledger = Site(small_disk.parent, ca, name, state=small_disk / "state"), Ledger(ca)
+    site, ledger = Stumbling(small_disk.parent, ca, name, state=small_disk / "state"), Ledger(ca)
     with site.described():
-        with site.stumbling("fill", step):
+        with site.started(*site.stumbling("fill", step)):
             assert fetch(site.tls, name, None).body == name.encode()
         site.assert_whole()
         (site.state / "filler").unlink()
         kept, paid = site.kept(), ledger.orders
-        with site.server():
-            site.verified()
+        with site.started():
+            site.settled()
         assert kept.account_key in (None, site.kept().account_key)
         assert ledger.accounts == 1
         lost = paid == 1 and kept.order_url is None and kept.bundle is None
@@ -648,37 +625,36 @@ def test_disk_gets_full(step: str, ca: Pebble, small_disk: Path) -> None:
 
 def test_disk_gets_full_while_renewing(ca: Pebble, small_disk: Path) -> None:
     """The old certificate is served on; with room again the same order is finished."""
-    site = Site(small_disk.parent, ca, "renewed.example.com", state=small_disk / "state")
-    with site.server() as server:
-        before, ledger = site.verified(), Ledger(ca)
-        filling = site.stumbling("fill", "after POST /finalize-order/")
-        full = filling.run("renew", "--force", site.name)
+    site = Stumbling(small_disk.parent, ca, "renewed.example.com", state=small_disk / "state")
+    with site.started():
+        before, ledger = site.settled(), Ledger(ca)
+        full = site.renew(*site.stumbling("fill", "after POST /finalize-order/"))
         assert full.returncode == 1
         assert "No space left on device" in full.stderr
-        assert site.verified() == before
+        assert site.settled() == before
         (site.state / "filler").unlink()
         site.assert_whole()
-        assert server.run("renew", "--force", site.name).returncode == 0
-        assert site.verified() != before
+        assert site.renew().returncode == 0
+        assert site.settled() != before
     assert ledger.orders == 1
 
 
 def test_disk_is_full(ca: Pebble, small_disk: Path) -> None:
     """No CA is asked, one line says why, and nginx starts with files from elsewhere."""
-    site = Site(small_disk.parent, ca, "full.example.com", state=small_disk / "state")
+    site = Stumbling(small_disk.parent, ca, "full.example.com", state=small_disk / "state")
     ledger, asked = Ledger(ca), ca.server.output()
     room = os.statvfs(small_disk)
     (small_disk / "filler").write_bytes(bytes(room.f_bavail * room.f_bsize))
-    with site.server() as server:
+    with site.started() as program:
         assert fetch(site.tls, site.name, None).body == site.name.encode()
-        said = server.server.output().splitlines()
+        said = program.output().splitlines()
     (error,) = (line for line in said if "[error]" in line)
     assert str(small_disk) in error
     assert "No space left on device" in error
     assert ca.server.output() == asked
     (small_disk / "filler").unlink()
-    with site.server():
-        site.verified()
+    with site.started():
+        site.settled()
     assert (ledger.accounts, ledger.orders) == (1, 1)
 
 
@@ -686,24 +662,24 @@ def test_disk_is_full(ca: Pebble, small_disk: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(ca: Pebble, open_folder: Path) -> Site:
+def finished(ca: Pebble, open_folder: Path) -> Stumbling:
     """A site that has its certificate, and doesn't run."""
-    site = Site(open_folder / "finished", ca, "finished.example.com")
-    with site.server():
-        site.verified()
+    site = Stumbling(open_folder / "finished", ca, "finished.example.com")
+    with site.started():
+        site.settled()
     shutil.copytree(site.state, site.folder / "kept", symlinks=True)
     return site
 
 
 @pytest.fixture
-def stopped(finished: Site) -> Site:
+def stopped(finished: Stumbling) -> Stumbling:
     """The same as it was when it was stopped."""
     shutil.rmtree(finished.state)
     shutil.copytree(finished.folder / "kept", finished.state, symlinks=True)
     return finished
 
 
-def tear(site: Site, *what: str) -> None:
+def tear(site: Stumbling, *what: str) -> None:
     """What a power cut or a bad disk makes of files: HOW PATTERN, for each."""
     for how, _, pattern in (each.partition(" ") for each in what):
         (path,) = site.state.glob(pattern)
@@ -745,12 +721,12 @@ TORN = [
 
 
 @pytest.mark.parametrize(("torn", "orders", "accounts"), TORN)
-def test_torn(torn: list[str], orders: int, accounts: int, stopped: Site) -> None:
+def test_torn(torn: list[str], orders: int, accounts: int, stopped: Stumbling) -> None:
     """What can be read elsewhere is, what can't is asked for again; all of it is served."""
-    before, ledger = stopped.kept(), Ledger(stopped.ca)
+    before, ledger = stopped.kept(), Ledger(stopped.authority)
     tear(stopped, *torn)
-    with stopped.server():
-        leaf = stopped.verified()
+    with stopped.started():
+        leaf = stopped.settled()
     assert (ledger.orders, ledger.accounts) == (orders, accounts)
     assert before.bundle is not None
     assert (leaf.serial_number == before.bundle.facts.serial) == (not orders)
@@ -759,12 +735,12 @@ def test_torn(torn: list[str], orders: int, accounts: int, stopped: Site) -> Non
     assert after.pending_key is None
 
 
-def test_a_damaged_certificate_is_set_aside(stopped: Site) -> None:
+def test_a_damaged_certificate_is_set_aside(stopped: Stumbling) -> None:
     """What nginx couldn't read is kept beside what takes its place."""
     tear(stopped, f"cut {BUNDLE}")
     (torn,) = (path.read_bytes() for path in stopped.state.glob(BUNDLE))
-    with stopped.server():
-        stopped.verified()
+    with stopped.started():
+        stopped.settled()
     assert [path.read_bytes() for path in stopped.state.glob(f"{BUNDLE}.damaged")] == [torn]
 
 
@@ -781,12 +757,12 @@ TORN_ORDERS = [
 @pytest.mark.parametrize("torn", TORN_ORDERS)
 def test_a_torn_order(torn: str, ca: Pebble, open_path: Path) -> None:
     """An open order that can't be finished any more costs one more."""
-    site, ledger = Site(open_path, ca, _name(torn, 0)), Ledger(ca)
-    assert is_killed(site.stumbling("kill", "before POST /chalZ/"))
+    site, ledger = Stumbling(open_path, ca, _name(torn, 0)), Ledger(ca)
+    assert site.is_killed("before POST /chalZ/")
     kept = site.kept()
     tear(site, torn)
-    with site.server():
-        site.verified()
+    with site.started():
+        site.settled()
     assert (ledger.orders, ledger.accounts) == (2, 1)
     after = site.kept()
     assert after.bundle is not None
