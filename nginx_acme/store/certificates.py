@@ -236,9 +236,9 @@ class CertificateFolder:
         self._note(key_type, **_attempt_fields(attempt))
 
     def _write(self, key_type: str, bundle: Bundle, *, durable: bool) -> None:
-        self._looks.pop(key_type, None)
         path = self.bundle_path(key_type)
         disk.replace(path, bundle.pem, mode=records.PRIVATE_FILE, durable=durable)
+        self._looks[key_type] = _Look(_signature(path), bundle, None)
 
     def _make_room(self, key_type: str, bundle: Bundle) -> None:
         """Keep what lies at `bundle_path`, if `bundle` is another one and it is worth keeping."""
