@@ -34,7 +34,8 @@ _NOT_FILES = ("syslog:", "memory:")
 class Log:
     """Where messages go. Nothing is raised when nobody can hear them.
 
-    - `stream`: stderr; None where there is none;
+    - `stream`: stderr; None where there is none. Whoever shows something else there puts another
+      one in its place meanwhile;
     - `error_log`: see `add_file`;
     - `dated`: the stream gets lines of log, too; for what is said while nobody may be watching;
     - `level`: the least grave level that is told;
@@ -50,7 +51,7 @@ class Log:
         level: str = "notice",
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._stream = stream
+        self.stream = stream
         self._always_dated = dated
         self._told = LEVELS[: LEVELS.index(level) + 1]
         self._now = now
@@ -108,13 +109,13 @@ class Log:
         return f"{date} [{level}] {os.getpid()}#0: {message}"
 
     def _write(self, line: str) -> None:
-        if self._stream is None:
+        if self.stream is None:
             return
         try:
-            self._stream.write(f"{printable(line)}\n")
-            self._stream.flush()
+            self.stream.write(f"{printable(line)}\n")
+            self.stream.flush()
         except OSError:
-            self._stream = None
+            self.stream = None
 
     def _append(self, line: str) -> None:
         if self._file is None:
@@ -124,11 +125,19 @@ class Log:
         except OSError:
             return
         try:
-            os.write(log, f"{printable(line)}\n".encode())
+            if not self._is_stream(log):
+                os.write(log, f"{printable(line)}\n".encode())
         except OSError:
             return
         finally:
             os.close(log)
+
+    def _is_stream(self, log: int) -> bool:
+        """Whether the log is where the stream goes already, as in nginx's official image."""
+        try:
+            return self.stream is not None and os.path.sameopenfile(self.stream.fileno(), log)
+        except (OSError, ValueError):
+            return False
 
 
 def printable(text: str) -> str:

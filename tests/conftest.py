@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tests.launcher import Silent, Site, eventually
@@ -31,6 +32,11 @@ from tests.servers import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+
+# How long an example takes says how busy the machine is, and in CI a run repeats the one before.
+hypothesis.settings.register_profile("all", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "all")
 
 FINDERS = {"installed": find_program, "newer": find_newer}
 

@@ -188,3 +188,11 @@ def test_one_line(text: str) -> None:
     Log(stream).error(text)
     line, end = stream.getvalue()[:-1], stream.getvalue()[-1]
     assert (line.isprintable(), end) == (True, "\n")
+
+
+def test_error_log_leads_to_stderr(tmp_path: Path) -> None:
+    """Where the error log leads to stderr, as in the official image, a message is told once."""
+    path = tmp_path / "stderr"
+    with path.open("w") as stream:
+        Log(stream, error_log=str(path)).warn("odd")
+    assert path.read_text() == "nginx-acme: [warn] odd\n"

@@ -449,6 +449,7 @@ class TestServers:
             f" if (-f $f) {{ return 200 $t.{THUMBPRINT}; }} return 301 https://$host$request_uri; }}"
         )
 
+    @pytest.mark.ipv6
     def test_nginx(self, challenges: Path, start_nginx: Callable[..., NginxServer]) -> None:
         """Nginx answers a probe on wildcards, IPv6 and behind the PROXY protocol."""
         one, two, three = free_port(), free_port(), free_port()

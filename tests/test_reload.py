@@ -171,6 +171,7 @@ def test_children() -> None:
             assert os.getpid() not in find(os.getpid())
 
 
+@pytest.mark.ipv6
 def test_listening(start_nginx: StartNginx, each_nginx: str) -> None:
     """A master holds the addresses of its configuration, and nobody else's."""
     ports = [free_port() for _ in range(5)]

@@ -101,6 +101,7 @@ def test_several(make_site: MakeSite, pebble: Pebble) -> None:
     assert (requests(pebble) - before)["POST /finalize-order"] >= 5
 
 
+@pytest.mark.ipv6
 def test_ipv6(make_site: MakeSite, start_pebble: StartPebble) -> None:
     """Challenges are answered and certificates served on IPv6 alone, too."""
     ca = start_pebble(ipv6=True)

@@ -240,6 +240,7 @@ class TestResponder:
 class TestAddresses:
     """Where the temporary server listens."""
 
+    @pytest.mark.ipv6
     def test_ipv4_and_ipv6(self, port: int) -> None:
         """IPv4 and IPv6 wildcards live on one port side by side, and both are answered."""
         made, refused = Responder.bind([listen("0.0.0.0", port), listen("::", port)])
@@ -250,6 +251,7 @@ class TestAddresses:
             for host in ("127.0.0.1", "::1"):
                 assert " 503 " in ask("/", port, host)[0]
 
+    @pytest.mark.ipv6
     @pytest.mark.parametrize(("ipv6only", "reached"), [(True, False), (False, True)])
     def test_ipv6only(self, port: int, ipv6only: bool, reached: bool) -> None:  # noqa: FBT001
         """`ipv6only` decides whether an IPv6 wildcard takes IPv4, as in nginx."""
@@ -279,6 +281,7 @@ class TestAddresses:
             assert not refused
             assert [address.host for address in made.addresses] == bound
 
+    @pytest.mark.ipv6
     def test_host_name(self, port: int) -> None:
         """A host name stands for its addresses."""
         made, refused = Responder.bind([listen("localhost", port)])
