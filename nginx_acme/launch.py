@@ -18,6 +18,7 @@ from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import read_source
 from nginx_acme.plan import Facts, concerns_us, make_plan
+from nginx_acme.plan.settings import refused_in_state_path
 from nginx_acme.process import (
     become,
     bindable,
@@ -178,8 +179,30 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
         return None
     facts = Facts(launch.nginx.version, os.uname().nodename.lower(), os.geteuid() == 0)
     plan = make_plan(source, facts)
-    store = Store(_state_path(launch, source.folder, plan.settings.state_path))
+    root = _state_path(launch, source.folder, plan.settings.state_path)
+    if plan.ours:
+        _refuse_strangers(root)
+    store = Store(root)
     return Understood(Home(launch, source.main, store, store), source, plan)
+
+
+def _refuse_strangers(root: str) -> None:
+    """Refuse a state directory whose name nginx would misread, or that is somebody else's.
+
+    The default one has a name that a folder of the user's may have, too, and what is in the state
+    directory is not mirrored.
+    """
+    if refused := refused_in_state_path(root):
+        raise ConfigError(f'the state directory "{root}" can\'t have "{refused}" in its name')
+    try:
+        names = {name for name in os.listdir(root) if name[0] != "." and name != "lost+found"}
+    except OSError:
+        return
+    if names and not names & {"layout", "certificates", "locks"}:
+        raise ConfigError(
+            f'"{root}" is no state directory of nginx-acme, name another folder with'
+            ' "acme_state_path"'
+        )
 
 
 def free_addresses(understood: Understood, held: Container[Address] = ()) -> tuple[Listen, ...]:

@@ -177,3 +177,19 @@ def _nginx(nginx: str, site: Site, option: str) -> tuple[int, str, str]:
     argv = NginxServer.argv(site, option)[len(LAUNCHER) :]
     answer = subprocess.run([nginx, *argv], capture_output=True, text=True, check=False)
     return answer.returncode, answer.stdout, answer.stderr
+
+
+def test_folder_of_the_user(make_site: MakeSite) -> None:
+    """A folder that happens to be called as ours is by default is the user's, and stays mirrored."""
+    site = make_site()
+    site.configure(site.block("one.example", "acme local; include acme/headers.conf;"))
+    (site.folder / "acme").mkdir()
+    (site.folder / "acme" / "headers.conf").write_text("add_header X-Frame-Options DENY;\n")
+    said = site.run("-t")
+    assert said.returncode == 1
+    assert said.stderr.startswith(
+        f'nginx-acme: [emerg] "{site.state}" is no state directory of nginx-acme, '
+    )
+    site.settings = f"acme_state_path {site.folder}/state;"
+    site.configure(site.block("one.example", "acme local; include acme/headers.conf;"))
+    assert site.run("-t").returncode == 0

@@ -42,8 +42,12 @@ def read_settings(said: Said) -> Settings:
     return Settings(state_path, start_wait, redirect)
 
 
+def refused_in_state_path(path: str) -> str | None:
+    """A character that it can't have: nginx takes `$` for a variable, `*?[` for a pattern."""
+    return next(iter(sorted(_REFUSED_IN_PATHS & set(path))), None)
+
+
 def _state_path(path: str) -> str:
-    """In our paths nginx takes `$` for a variable and `*?[` for a pattern."""
-    if refused := sorted(_REFUSED_IN_PATHS & set(path)):
-        raise Mistake(f'invalid "acme_state_path" "{path}", it can\'t have "{refused[0]}" in it')
+    if refused := refused_in_state_path(path):
+        raise Mistake(f'invalid "acme_state_path" "{path}", it can\'t have "{refused}" in it')
     return posixpath.normpath(path)
