@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.challenges.http01 import Responder
 from nginx_acme.errors import NginxAcmeError, StateError
 from nginx_acme.launch import free_addresses, runs, understand, utc_now
 from nginx_acme.standing import can_serve, missing
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from nginx_acme.challenges.http01 import Responder
     from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
@@ -135,6 +135,9 @@ def _responder(
 
 def _listening(understood: Understood, listens: Sequence[Listen]) -> Responder | None:
     """The temporary server on these addresses; None where it is no use."""
+    # Needs asyncio, 30 ms that only a start which waits has to spend.
+    from nginx_acme.challenges.http01 import Responder
+
     log = understood.launch.log
     responder, refused = Responder.bind(listens)
     for address, error in refused:
