@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -201,9 +200,14 @@ async def _end(running: asyncio.Task[Outcome]) -> None:
 @contextmanager
 def _progress(scene: Scene) -> Iterator[Progress]:
     """What happens is shown, and a signal finds the terminal as it was."""
-    with progress_for(sys.stderr, scene.log.notice, scene.log.error) as progress:
+    log, stream = scene.log, scene.log.stream
+    with progress_for(stream, log.notice, log.error) as progress:
         scene.signals.before_end(progress.close)
-        yield progress
+        log.stream = progress.stream
+        try:
+            yield progress
+        finally:
+            log.stream = stream
 
 
 def _armed(scene: Scene) -> Callable[[AccountFolder], Solver]:

@@ -49,7 +49,7 @@ def is_temporary(site: Site, name: str = "wait.example") -> bool:
     [
         pytest.param("https://127.0.0.1:{closed}/dir", "Connection refused", id="down"),
         pytest.param("{directory}", "not to be trusted", id="not trusted"),
-        pytest.param("{silent}", "no answer in 2 s", id="silent"),
+        pytest.param("{silent}", "no answer in 4 s", id="silent"),
     ],
 )
 def test_unreachable(
@@ -58,8 +58,8 @@ def test_unreachable(
     """Nginx starts with a temporary certificate; words and next attempt outlive a crash."""
     site = make_site()
     places = {"closed": free_port(), "directory": pebble.directory_url, "silent": silent.url}
-    waiting(site, uri.format(**places), wait="3s")
-    site.start(3 + QUICK)
+    waiting(site, uri.format(**places), wait="6s")
+    site.start(6 + QUICK)
     assert is_temporary(site)
     failed = site.one_status()
     assert words in failed["problem"]
