@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import termios
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -216,6 +217,7 @@ def test_terminal(make_site: MakeSite, silent: Silent) -> None:
     """In a terminal the wait is shown, and Ctrl-C leaves it as it was."""
     site = waiting(make_site(), silent.url, wait="60s")
     screen, stderr = pty.openpty()
+    termios.tcsetwinsize(stderr, (24, 80))
     environ = site.environ | {"TERM": "xterm"}
     with subprocess.Popen(site.argv(), env=environ, stderr=stderr) as program:
         os.close(stderr)

@@ -6,12 +6,14 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme import disk
 from tests.launcher import eventually, requests
 from tests.servers import LOCALHOST, fetch_plain, free_port
 
@@ -127,6 +129,21 @@ def test_newer_layout(make_site: MakeSite, pebble: Pebble, open_path: Path) -> N
     (error,) = errors(site)
     assert "was changed by a newer nginx-acme" in error
     assert sorted(map(str, site.state.rglob("*"))) == before
+
+
+@pytest.mark.skipif(not disk.is_ephemeral("/dev/shm"), reason="/dev/shm is no tmpfs here")  # noqa: S108
+def test_ephemeral(make_site: MakeSite) -> None:
+    """A state directory that goes away with the machine or container is warned of at each start."""
+    site = make_site()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as state:
+        site.configure(
+            site.block("a.internal", "acme local;"), settings=f"acme_state_path {state};"
+        )
+        for times in (1, 2):
+            site.start()
+            site.stop()
+            warning = f'[warn] the state directory "{state}" goes away with its tmpfs'
+            assert site.output().count(warning) == times
 
 
 # --- addresses ------------------------------------------------------------------------------
