@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from typing import TYPE_CHECKING
 
 from nginx_acme import generation
@@ -55,7 +54,7 @@ def _send(launch: Launch) -> int:
     main = _generated_main(understood)
     if main is not None:
         launch.become_nginx(launch.command.for_nginx(main))
-    with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
+    with launch.scratch() as scratch:
         return _send_by(understood.at(runtime=Store(scratch)))
 
 

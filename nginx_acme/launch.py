@@ -10,10 +10,13 @@ Nothing here writes, asks a CA or touches a running nginx.
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nginx_acme import disk
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import read_source
@@ -32,7 +35,7 @@ from nginx_acme.reload import find_master
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
     from typing import NoReturn
 
     from nginx_acme.commandline import CommandLine
@@ -75,6 +78,20 @@ class Launch:
     def prefix(self) -> str:
         """The prefix of nginx, absolute."""
         return prefix_path(self.nginx, self.command)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A private folder that is gone afterwards, also when a signal ends us.
+
+        Raises:
+            StateError: it can't be made.
+        """
+        folder = disk.new_folder(self.environ.get("TMPDIR") or "/tmp", 0o700)  # noqa: S108 - ours alone
+        self.signals.before_end(lambda: shutil.rmtree(folder, ignore_errors=True))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def become_nginx(self, argv: Sequence[str]) -> NoReturn:
         """Be nginx with these arguments, as whoever started us expects it."""

@@ -9,9 +9,7 @@ Nothing is switched and nobody is asked before nginx itself has accepted the new
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -139,8 +137,7 @@ def test(launch: Launch) -> int:
     if understood is None:
         launch.become_nginx(launch.command.argv)
     understood.tell_warnings()
-    with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
-        launch.signals.before_end(lambda: shutil.rmtree(scratch, ignore_errors=True))
+    with launch.scratch() as scratch:
         rehearsed = understood.at(runtime=Store(scratch))
         home = rehearsed.home
         places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())

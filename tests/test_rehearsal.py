@@ -61,7 +61,7 @@ def _open_to_all(folder: Path) -> None:
 
 def leftovers(site: Site) -> list[Path]:
     """What a test has left in the folder for temporary files."""
-    return list((site.folder / "temp").glob("nginx-acme*"))
+    return list((site.folder / "temp").glob("*nginx-acme*"))
 
 
 @USERS
@@ -95,6 +95,15 @@ def test_after_it(make_site: MakeSite, pebble: Pebble, user: Sequence[str]) -> N
     assert "test is successful" in answer.stderr
     assert listing(site.folder) == before
     assert requests(pebble) == asked
+
+
+def test_nowhere_to_write(make_site: MakeSite) -> None:
+    """Without a folder for temporary files a test says so."""
+    site = make_site(environ={"TMPDIR": "/nowhere"})
+    site.configure(site.block("a.internal", "acme local;"))
+    answer = site.run("-t")
+    assert answer.returncode == 1
+    assert 'cannot make a folder in "/nowhere": No such file or directory' in answer.stderr
 
 
 def test_quiet(make_site: MakeSite) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import sys
-import tempfile
 from typing import TYPE_CHECKING
 
 from nginx_acme.commands import parser_for
@@ -89,7 +88,7 @@ def _what(one: Standing) -> str:
 
 def _diff(understood: Understood) -> Iterator[str]:
     """The changed files against the user's; the paths of stand-ins are those of a first start."""
-    with tempfile.TemporaryDirectory(prefix="nginx-acme-") as scratch:
+    with understood.launch.scratch() as scratch:
         places = borrow(understood.plan, understood.home.store, scratch, utc_now())
         layout = places.layout(understood.plan.added)
         files = generate(understood.source, understood.plan, layout)
