@@ -598,7 +598,7 @@ def small_disk(open_path: Path) -> Iterator[Path]:
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 FULL = [
