@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import generation
@@ -21,6 +22,7 @@ from nginx_acme.loaded import on_disk
 from nginx_acme.places import borrow, keep
 from nginx_acme.process import check
 from nginx_acme.reload import find_master, listening, reload
+from nginx_acme.running import as_started, started_at
 from nginx_acme.standing import missing, unfinished
 from nginx_acme.store import Store
 
@@ -55,17 +57,16 @@ def _send(launch: Launch) -> int:
     if main is not None:
         launch.become_nginx(launch.command.for_nginx(main))
     with launch.scratch() as scratch:
-        return _send_by(understood.at(runtime=Store(scratch)))
+        return _send_by(understood.at(Store(scratch)))
 
 
 def _generated_main(understood: Understood) -> str | None:
     """The main file that nginx was started with, or would be; None where none was ever made."""
-    main = understood.home.generated_main
-    if os.path.exists(main):
-        return main
     master = find_master(understood.pid_file)
-    root = None if master is None else _root_of(master)
-    return None if root is None else understood.at(runtime=Store(root)).home.generated_main
+    if master is not None and started_at(master) is not None:
+        return master.conf
+    main = understood.home.generated_main
+    return main if os.path.exists(main) else None
 
 
 def _send_by(rehearsed: Understood) -> int:
@@ -101,7 +102,8 @@ def _reload(launch: Launch) -> int:
 
 def _concerns_us(understood: Understood, master: Master | None) -> bool:
     """Whether the configuration is ours, or that which nginx runs is, though the user's isn't now."""
-    return bool(understood.plan.ours) or (master is not None and _root_of(master) is not None)
+    runs_ours = master is not None and started_at(master) is not None
+    return bool(understood.plan.ours) or runs_ours
 
 
 def _as_started(understood: Understood, master: Master) -> Understood:
@@ -110,36 +112,29 @@ def _as_started(understood: Understood, master: Master) -> Understood:
     A changed `acme_state_path` is taken up by the next start; until then nginx reads its
     generation where it is.
     """
-    if master.uses(understood.home.generated_main):
-        return understood
-    root, log = _root_of(master), understood.launch.log
-    if root is None:
+    found, log, store = started_at(master), understood.launch.log, understood.home.store
+    if found is None:
         raise NginxAcmeError('nginx must be restarted once to use "acme"')
+    root, home = found[0], understood.home
     if os.path.basename(root) == SHELTER:
-        running = understood.at(runtime=Store(root))
+        home = replace(home, runtime=Store(root))
         log.warn(
-            f'nginx was started while "{understood.home.store.root}" could not be written; no CA'
-            " is asked until it is restarted"
+            f'nginx was started while "{store.root}" could not be written; no CA is asked until it'
+            " is restarted"
         )
-    else:
-        store = Store(root)
-        running = understood.at(store=store, runtime=store)
+    elif root != store.root:
+        moved = Store(root)
+        home = replace(home, store=moved, runtime=moved)
         log.warn(
-            f'nginx was started with the state in "{root}", "{understood.home.store.root}" is used'
-            " after the next restart"
+            f'nginx was started with the state in "{root}", "{store.root}" is used after the next'
+            " restart"
         )
-    if not master.uses(running.home.generated_main):
+    running = as_started(home, master)
+    if running is None:
         raise NginxAcmeError(
             f'nginx (pid {master.pid}) was started for another configuration: "{master.conf}"'
         )
-    return running
-
-
-def _root_of(master: Master) -> str | None:
-    """The state directory of a master that runs a generation of ours."""
-    instance, generated, _ = (master.conf or "").rpartition("/generated/")
-    root, instances, _ = instance.rpartition("/instances/")
-    return root if generated and instances else None
+    return replace(understood, home=running)
 
 
 def _drafted(running: Understood, master: Master) -> Generation:

@@ -2,8 +2,7 @@
 
     write, draft     it is on disk; nginx has accepted it (a Proposal: while we go on)
     switch           nginx reads it at the next start or reload
-    current_work     what it leaves to do, for those who come later
-    leave_renew      a process that does it
+    leave_renew      a process that does what it leaves to do
 
 A draft is not in use. So whatever goes wrong with one, nginx goes on with what it has.
 """
@@ -15,18 +14,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
-from nginx_acme.commandline import parse
 from nginx_acme.directives import hint
-from nginx_acme.errors import NginxRejected, StateError
-from nginx_acme.generate import OUTSIDE, generate
+from nginx_acme.errors import NginxRejected
+from nginx_acme.generate import generate
 from nginx_acme.process import Run, checked, spawn_detached
-from nginx_acme.work import from_json, to_json, work_of
+from nginx_acme.work import to_json, work_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nginx_acme.commandline import CommandLine
-    from nginx_acme.generate import Answer
     from nginx_acme.generation import Generation
     from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.nginx.listen import Listen
@@ -91,31 +86,16 @@ def switch(understood: Understood, drafted: Generation) -> None:
         pid_file=understood.pid_file,
         error_log=understood.error_log,
     )
-    _switch(understood.home, drafted, work)
+    use(understood.home, drafted, work)
 
 
-def _switch(home: Home, drafted: Generation, work: Work) -> None:
+def use(home: Home, drafted: Generation, work: Work) -> None:
+    """The same, with what it leaves to do."""
     disk.replace(drafted.work, to_json(work), mode=0o600, durable=False)
     generation.switch(home.instance.path, drafted)
 
 
-# The current generation ------------------------------------------------------------------
-
-
-def current_work(home: Home) -> Work | None:
-    """What the generation that nginx runs leaves to do; None without one."""
-    current = generation.current(home.instance.path)
-    text = disk.read(current.work) if current is not None else None
-    return None if current is None or text is None else from_json(text, current.work)
-
-
-def test_current(home: Home, work: Work) -> Check | None:
-    """`nginx -t` on the generation that nginx runs, as nginx was started; None without one."""
-    current = generation.current(home.instance.path)
-    return None if current is None else _test(home.launch, parse(work.options), current)
-
-
-def _test(launch: Launch, command: CommandLine, written: Generation) -> Check:
+def test(launch: Launch, command: CommandLine, written: Generation) -> Check:
     """`nginx -t` on a generation; what it says has the user's paths."""
     return checked(_begin_test(launch, command, written), written.translate)
 
@@ -123,45 +103,6 @@ def _test(launch: Launch, command: CommandLine, written: Generation) -> Check:
 def _begin_test(launch: Launch, command: CommandLine, written: Generation) -> Run:
     argv = command.for_test(written.main, error_log=nowhere(launch.nginx))
     return Run(launch.nginx.path, argv)
-
-
-def answer_anew(home: Home, old: Answer, new: Answer) -> None:
-    """Make the current generation answer for another account, and nothing else anew.
-
-    Not from the user's files, which may be under the operator's hands: the name and thumbprint of
-    the old account give way to the new ones where they stand.
-
-    Raises:
-        NginxRejected: nginx refuses it; the current one stays.
-        StateError: it can't be written, or there is no current one.
-    """
-    instance, work = home.instance.path, current_work(home)
-    current = generation.current(instance)
-    if current is None or work is None:
-        raise StateError(f'"{instance}" has no generation', instance)
-    texts = {
-        path: text.replace(old.name, new.name).replace(old.thumbprint, new.thumbprint)
-        for path, text in _changed_files(current)
-    }
-    anew = generation.write(instance, current.user_main, texts, exclude=home.store.root)
-    said = _test(home.launch, parse(work.options), anew)
-    if not said.ok:
-        anew.discard()
-        raise NginxRejected(said.lines)
-    _switch(home, anew, work)
-
-
-def _changed_files(written: Generation) -> Iterator[tuple[str, str]]:
-    """The user's path and the text of each file of a generation that is no link."""
-    user_folder = os.path.dirname(written.user_main)
-    for folder, _, names in os.walk(written.path):
-        for path in (os.path.join(folder, name) for name in names):
-            if os.path.islink(path):
-                continue
-            place = os.path.relpath(path, written.path)
-            outside = place.startswith(f"{OUTSIDE}/")
-            user_path = place[len(OUTSIDE) :] if outside else os.path.join(user_folder, place)
-            yield user_path, (disk.read(path) or b"").decode("utf-8", "surrogateescape")
 
 
 # What is left to do ----------------------------------------------------------------------

@@ -33,6 +33,7 @@ from nginx_acme.process import (
 )
 from nginx_acme.reload import find_master
 from nginx_acme.store import Store
+from nginx_acme.store.instances import instance_name
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -102,19 +103,20 @@ class Launch:
 class Home:
     """Where the things of one nginx are kept.
 
-    `store` has keys and certificates. `runtime` has the generations: that is the store, too, or
-    another folder where the store can't or mustn't be written.
+    `store` has keys and certificates. `runtime` has the generations, those of this nginx under
+    `name`: that is the store, too, or another folder where the store can't or mustn't be written.
     """
 
     launch: Launch
     main: str
     store: Store
     runtime: Store
+    name: str
 
     @property
     def instance(self) -> Instance:
-        """This nginx with this main file on this host."""
-        return self.runtime.instance(self.main, self.launch.prefix, os.uname().nodename)
+        """The generations, and what else there is of this nginx."""
+        return self.runtime.instance_named(self.name)
 
     @property
     def generated_main(self) -> str:
@@ -162,10 +164,9 @@ class Understood:
         for message, place in self.plan.warnings:
             self.launch.log.warn(f"{message} in {place}" if place else message)
 
-    def at(self, *, store: Store | None = None, runtime: Store) -> Understood:
-        """The same with its things elsewhere."""
-        home = replace(self.home, store=store or self.home.store, runtime=runtime)
-        return replace(self, home=home)
+    def at(self, runtime: Store) -> Understood:
+        """The same with its generations elsewhere."""
+        return replace(self, home=replace(self.home, runtime=runtime))
 
 
 def understand(launch: Launch, *, always: bool = False) -> Understood | None:
@@ -196,11 +197,16 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
         return None
     facts = Facts(launch.nginx.version, os.uname().nodename.lower(), os.geteuid() == 0)
     plan = make_plan(source, facts)
-    root = _state_path(launch, source.folder, plan.settings.state_path)
+    root = state_path(launch, source.folder, plan.settings.state_path)
     if plan.ours:
         _refuse_strangers(root)
-    store = Store(root)
-    return Understood(Home(launch, source.main, store, store), source, plan)
+    return Understood(home_at(launch, Store(root)), source, plan)
+
+
+def home_at(launch: Launch, store: Store) -> Home:
+    """Where a start on this host keeps things, with this state directory."""
+    name = instance_name(launch.main, launch.prefix, os.uname().nodename)
+    return Home(launch, launch.main, store, store, name)
 
 
 def _refuse_strangers(root: str) -> None:
@@ -252,34 +258,7 @@ def runs(understood: Understood) -> bool:
     return master is not None and master.uses(understood.home.generated_main)
 
 
-def find_home(launch: Launch, root: str | None = None) -> Home:
-    """Where things are kept, also while the configuration has a mistake.
-
-    Renewals work from the generation that runs; what the operator is editing is none of their
-    business. Of a file that can't even be read the state directory is known as far as it is the
-    default one or the environment's.
-
-    Args:
-        launch: what we were started with.
-        root: the state directory, where it is known.
-    """
-    folder = os.path.dirname(launch.main)
-    store = Store(root or _state_path(launch, folder, _said_state_path(launch, folder)))
-    return Home(launch, launch.main, store, store)
-
-
-def _said_state_path(launch: Launch, folder: str) -> str | None:
-    try:
-        source = read_source(launch.main, read_bytes, glob_files)
-    except ConfigError:
-        return None
-    for directive, _ in source.walk():
-        if directive.name == "acme_state_path" and directive.args:
-            return os.path.join(folder, directive.args[0])
-    return None
-
-
-def _state_path(launch: Launch, folder: str, said: str | None) -> str:
+def state_path(launch: Launch, folder: str, said: str | None) -> str:
     """As the configuration says, else as the environment says, else beside the main file."""
     return said or launch.environ.get(STATE_PATH_VARIABLE) or f"{folder}/acme"
 

@@ -78,7 +78,7 @@ def in_shelter(understood: Understood) -> Home:
     """
     shelter = Store(f"{disk.private_folder(understood.launch.environ)}/{SHELTER}")
     shelter.open_for_writing()
-    sheltered = understood.at(runtime=shelter)
+    sheltered = understood.at(shelter)
     places = borrow(sheltered.plan, sheltered.home.store, sheltered.home.stand_ins, utc_now())
     drafted = draft(sheltered, places, free_addresses(sheltered))
     _switch(sheltered, drafted)
@@ -138,7 +138,7 @@ def test(launch: Launch) -> int:
         launch.become_nginx(launch.command.argv)
     understood.tell_warnings()
     with launch.scratch() as scratch:
-        rehearsed = understood.at(runtime=Store(scratch))
+        rehearsed = understood.at(Store(scratch))
         home = rehearsed.home
         places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
         written = write(rehearsed, places, rehearsed.plan.added)

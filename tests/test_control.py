@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,6 +152,35 @@ def test_reload_elsewhere(make_site: MakeSite, pebble: Pebble) -> None:
     assert f'"{site.folder}/elsewhere" is used after the next restart' in answer.stderr
     eventually(lambda: verified(site, "new.example"))
     assert not (site.folder / "elsewhere").exists()
+    leaf = site.shown("new.example").leaf
+    answer = site.run("renew", "--force", "new.example")
+    assert answer.returncode == 0, answer.stderr
+    eventually(lambda: site.verified("new.example").leaf != leaf)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can name a host")
+def test_renamed_host(make_site: MakeSite, pebble: Pebble) -> None:
+    """A host that got its name while nginx ran reloads, renews and stops it all the same."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    leaf = site.shown("a.example").leaf
+    for argv in (["renew", "--force", "a.example"], ["-s", "reload"], ["-s", "stop"]):
+        answer = subprocess.run(
+            [*ELSEWHERE, *site.argv(*argv)],
+            env=site.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 0, answer.stderr
+        if "renew" in argv:
+            eventually(lambda: site.verified("a.example").leaf != leaf)
+    assert site.server.wait() == 0
+    assert len(list((site.state / "instances").iterdir())) == 1
+
+
+ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh")
 
 
 def test_reload_not_running(make_site: MakeSite, pebble: Pebble) -> None:

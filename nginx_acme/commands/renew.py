@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk, generation
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.commands import parser_for
-from nginx_acme.draft import answer_anew, current_work, logs_to_stderr, test_current
+from nginx_acme.draft import logs_to_stderr
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.issuing import Scene, through_nginx, with_responder
-from nginx_acme.launch import find_home, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, on_disk
 from nginx_acme.log import Log
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
 from nginx_acme.reload import find_master, listening, reload
+from nginx_acme.running import answer_anew, current_work, find_home, test_current
 from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:

@@ -277,7 +277,10 @@ class Store:
 
     def instance(self, conf: str, prefix: str, host: str) -> Instance:
         """The instance of a main file (absolute), a prefix and a host name; nothing is made."""
-        name = instance_name(conf, prefix, host)
+        return self.instance_named(instance_name(conf, prefix, host))
+
+    def instance_named(self, name: str) -> Instance:
+        """The instance of this name; nothing is made."""
         return Instance(
             path=self._path("instances", name),
             generation_lock=self._path("locks", f"generation-{name}.lock"),

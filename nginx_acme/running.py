@@ -1,0 +1,143 @@
+"""The generation that nginx runs: whose it is, what it leaves to do, and changes to it alone.
+
+`renew` and `status` work from it, never from the user's files: those may be under the operator's
+hands, and only the operator's reload activates what is in them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nginx_acme import disk, generation
+from nginx_acme.commandline import parse
+from nginx_acme.draft import test, use
+from nginx_acme.errors import ConfigError, NginxRejected, StateError
+from nginx_acme.generate import OUTSIDE
+from nginx_acme.launch import SHELTER, Home, home_at, state_path
+from nginx_acme.nginx.files import glob_files, read_bytes
+from nginx_acme.nginx.source import read_source
+from nginx_acme.process import pid_path
+from nginx_acme.reload import find_master
+from nginx_acme.store import Store
+from nginx_acme.work import from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nginx_acme.generate import Answer
+    from nginx_acme.generation import Generation
+    from nginx_acme.launch import Launch
+    from nginx_acme.process import Check
+    from nginx_acme.reload import Master
+    from nginx_acme.work import Work
+
+
+def find_home(launch: Launch, root: str | None = None) -> Home:
+    """Where things are kept, also while the configuration has a mistake.
+
+    Of a file that can't even be read the state directory is known as far as it is the default one
+    or the environment's. An nginx that runs says itself which instance it is.
+
+    Args:
+        launch: what we were started with.
+        root: the state directory, where it is known.
+    """
+    said = _said(launch)
+    folder = os.path.dirname(launch.main)
+    path = said.get("acme_state_path")
+    if root is None:
+        root = state_path(launch, folder, os.path.join(folder, path) if path else None)
+    home = home_at(launch, Store(root))
+    master = find_master(pid_path(launch.nginx, launch.command, said.get("pid")))
+    found = None if master is None else started_at(master)
+    if master is None or found is None or os.path.basename(found[0]) == SHELTER:
+        return home
+    return as_started(home_at(launch, Store(found[0])), master) or home
+
+
+def _said(launch: Launch) -> dict[str, str]:
+    """What the configuration says of the state directory and of the pid file, if it can be read."""
+    try:
+        source = read_source(launch.main, read_bytes, glob_files)
+    except ConfigError:
+        return {}
+    return {
+        directive.name: directive.args[0]
+        for directive, _ in source.walk()
+        if directive.name in {"acme_state_path", "pid"} and directive.args
+    }
+
+
+def started_at(master: Master) -> tuple[str, str] | None:
+    """State directory and instance of a master that runs a generation of ours; None for another."""
+    path, generated, _ = (master.conf or "").rpartition("/generated/")
+    root, instances, name = path.rpartition("/instances/")
+    return (root, name) if generated and instances else None
+
+
+def as_started(home: Home, master: Master) -> Home | None:
+    """The home as it is for this master, which runs the same main file; None where it doesn't.
+
+    Its state directory is the one of `home`. Its name may be another: that is made of the host's,
+    which a machine may get, or change, while nginx runs.
+    """
+    found = started_at(master)
+    if found is None or found[0] != home.runtime.root:
+        return None
+    there = replace(home, name=found[1])
+    current = generation.current(there.instance.path)
+    return there if current is not None and current.user_main == home.main else None
+
+
+def current_work(home: Home) -> Work | None:
+    """What the generation that nginx runs leaves to do; None without one."""
+    current = generation.current(home.instance.path)
+    text = disk.read(current.work) if current is not None else None
+    return None if current is None or text is None else from_json(text, current.work)
+
+
+def test_current(home: Home, work: Work) -> Check | None:
+    """`nginx -t` on the generation that nginx runs, as nginx was started; None without one."""
+    current = generation.current(home.instance.path)
+    return None if current is None else test(home.launch, parse(work.options), current)
+
+
+def answer_anew(home: Home, old: Answer, new: Answer) -> None:
+    """Make the current generation answer for another account, and nothing else anew.
+
+    Not from the user's files, which may be under the operator's hands: the name and thumbprint of
+    the old account give way to the new ones where they stand.
+
+    Raises:
+        NginxRejected: nginx refuses it; the current one stays.
+        StateError: it can't be written, or there is no current one.
+    """
+    instance, work = home.instance.path, current_work(home)
+    current = generation.current(instance)
+    if current is None or work is None:
+        raise StateError(f'"{instance}" has no generation', instance)
+    texts = {
+        path: text.replace(old.name, new.name).replace(old.thumbprint, new.thumbprint)
+        for path, text in _changed_files(current)
+    }
+    anew = generation.write(instance, current.user_main, texts, exclude=home.store.root)
+    said = test(home.launch, parse(work.options), anew)
+    if not said.ok:
+        anew.discard()
+        raise NginxRejected(said.lines)
+    use(home, anew, work)
+
+
+def _changed_files(written: Generation) -> Iterator[tuple[str, str]]:
+    """The user's path and the text of each file of a generation that is no link."""
+    user_folder = os.path.dirname(written.user_main)
+    for folder, _, names in os.walk(written.path):
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.islink(path):
+                continue
+            place = os.path.relpath(path, written.path)
+            outside = place.startswith(f"{OUTSIDE}/")
+            user_path = place[len(OUTSIDE) :] if outside else os.path.join(user_folder, place)
+            yield user_path, (disk.read(path) or b"").decode("utf-8", "surrogateescape")
