@@ -199,7 +199,7 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
     plan = make_plan(source, facts)
     root = state_path(launch, source.folder, plan.settings.state_path)
     if plan.ours:
-        _refuse_strangers(root)
+        _refuse_as_state(root, default=root == f"{source.folder}/acme")
     return Understood(home_at(launch, Store(root)), source, plan)
 
 
@@ -209,14 +209,16 @@ def home_at(launch: Launch, store: Store) -> Home:
     return Home(launch, launch.main, store, store, name)
 
 
-def _refuse_strangers(root: str) -> None:
+def _refuse_as_state(root: str, *, default: bool) -> None:
     """Refuse a state directory whose name nginx would misread, or that is somebody else's.
 
-    The default one has a name that a folder of the user's may have, too, and what is in the state
-    directory is not mirrored.
+    Only the default one can be that by accident: a folder of the user's may have its name, and
+    what is in the state directory is not mirrored.
     """
     if refused := refused_in_state_path(root):
         raise ConfigError(f'the state directory "{root}" can\'t have "{refused}" in its name')
+    if not default:
+        return
     try:
         names = {name for name in os.listdir(root) if name[0] != "." and name != "lost+found"}
     except OSError:

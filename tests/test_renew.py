@@ -129,8 +129,9 @@ def test_failing(make_site: MakeSite, start_pebble: StartPebble) -> None:
     assert (row["state"], row["failures"]) == ("valid", 1)
 
 
-def test_two_at_once(make_site: MakeSite, pebble: Pebble) -> None:
+def test_two_at_once(make_site: MakeSite, start_pebble: StartPebble) -> None:
     """Of two renewals at once one works, and the other finds the work done."""
+    pebble = start_pebble(nonce_reject=0)
     site = make_site(pebble)
     site.configure(site.block("twice.example"), settings="acme_start_wait 0;")
     before = requests(pebble)
