@@ -165,6 +165,8 @@ _FOR_RENEW = (
     "SSL_CERT_DIR",
     "HTTPS_PROXY",
     "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
     "NO_PROXY",
     "no_proxy",
 )
