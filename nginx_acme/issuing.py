@@ -23,7 +23,7 @@ from nginx_acme.acme.client import DEADLINE, Client
 from nginx_acme.challenges.http01 import Armed
 from nginx_acme.launch import utc_now
 from nginx_acme.progress import progress_for
-from nginx_acme.reconcile import Ports, TooLate, reconcile
+from nginx_acme.reconcile import Outcome, Ports, TooLate, reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from nginx_acme.preflight import Findings
     from nginx_acme.process import Signals
     from nginx_acme.progress import Progress
-    from nginx_acme.reconcile import Outcome
     from nginx_acme.store import AccountFolder, Store
 
     AnswerFor = Callable[[AccountFolder, AccountFolder], None]
     """Let nginx answer for the second account in place of the first, which the CA forgot."""
+    Look = Callable[[Outcome], bool]
+    """Told every second of what has come so far; False ends it. In a thread, so it may wait."""
 
 LAST_START = 5.0
 """Seconds before the end in which no challenge is begun: the CA may need them."""
@@ -49,7 +50,7 @@ GRACE = 10.0
 PATIENCE = 2 / 3
 """Of a start's wait, for one answer: a CA that doesn't answer at all has failed before the end."""
 _LOOK = 1.0
-"""Seconds between two looks whether nginx still runs."""
+"""Seconds between two looks at what has come so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +159,12 @@ def through_nginx(
     certificates: Iterable[Certificate],
     scene: Scene,
     listens: Sequence[Listen],
-    answer_for: AnswerFor,
     *,
+    answer_for: AnswerFor,
+    look: Look,
     force: frozenset[str] = frozenset(),
-    as_long_as: Callable[[], bool] = lambda: True,
 ) -> Outcome | None:
-    """Get what is due while nginx answers the challenges on `listens`; None: it ended meanwhile.
+    """Get what is due while nginx answers the challenges on `listens`; None: `look` ended it.
 
     Raises:
         StateError: as `reconcile`.
@@ -174,15 +175,19 @@ def through_nginx(
 
     with _progress(scene) as progress, scene.store.lock_challenges():
         ports = _ports(scene, progress, _armed(scene), listens=listens, answer_for=answer)
-        return asyncio.run(_while(as_long_as, reconcile(certificates, ports, force=force)))
+        outcome = Outcome()
+        work = reconcile(certificates, ports, force=force, outcome=outcome)
+        return asyncio.run(_watched(work, outcome, look))
 
 
-async def _while(holds: Callable[[], bool], work: Coroutine[Any, Any, Outcome]) -> Outcome | None:
-    """The work's result; None where something stopped holding before it was done."""
+async def _watched(
+    work: Coroutine[Any, Any, Outcome], outcome: Outcome, look: Look
+) -> Outcome | None:
+    """The work's result; None where `look` ended it before it was done."""
     running = asyncio.create_task(work)
     while not running.done():
         await asyncio.wait({running}, timeout=_LOOK)
-        if not running.done() and not holds():
+        if not running.done() and not await asyncio.to_thread(look, outcome):
             await _end(running)
             return None
     return running.result()

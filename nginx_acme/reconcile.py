@@ -115,7 +115,11 @@ class Outcome:
 
 
 async def reconcile(
-    certificates: Iterable[Certificate], ports: Ports, *, force: frozenset[str] = frozenset()
+    certificates: Iterable[Certificate],
+    ports: Ports,
+    *,
+    force: frozenset[str] = frozenset(),
+    outcome: Outcome | None = None,
 ) -> Outcome:
     """Bring the store up to what is wanted, as far as it is time for it.
 
@@ -123,6 +127,7 @@ async def reconcile(
         certificates: of the plan.
         ports: the world.
         force: names whose certificates are asked for now, whatever the time and the failures.
+        outcome: what is returned, for who wants to see it grow.
 
     Raises:
         StateError: there is no store to write to, or no clock; nobody is asked then.
@@ -132,19 +137,23 @@ async def reconcile(
         raise StateError(
             f"the clock says {now:%Y-%m-%d}; no CA is asked until it is set", ports.store.root
         )
-    return await _Run(ports, force, wanted).all()
+    return await _Run(ports, force, wanted, outcome or Outcome()).all()
 
 
 class _Run:
     """One run: the sessions with the issuers, and what came of it."""
 
     def __init__(
-        self, ports: Ports, force: frozenset[str], certificates: tuple[Certificate, ...]
+        self,
+        ports: Ports,
+        force: frozenset[str],
+        certificates: tuple[Certificate, ...],
+        outcome: Outcome,
     ) -> None:
         self._ports = ports
         self._force = force
         self._certificates = certificates
-        self._outcome = Outcome()
+        self._outcome = outcome
         self._sessions: dict[Issuer, Session] = {}
         self._slots: dict[Issuer, asyncio.Semaphore] = {}
         self._refused: dict[Issuer, Problem] = {}

@@ -66,6 +66,17 @@ def test_ends_with_nginx(make_site: MakeSite, silent: Silent) -> None:
     assert len(eventually(lambda: silent.connections[1:])) == 1
 
 
+def test_not_held_up(make_site: MakeSite, pebble: Pebble, silent: Silent) -> None:
+    """A certificate that has come is served while another one's CA keeps us waiting."""
+    site = make_site(pebble)
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 0;"
+    slow = site.block("slow.example", "acme elsewhere;")
+    site.configure(site.block("quick.example"), slow, settings=declared)
+    site.start()
+    eventually(partial(is_real, site, "quick.example"))
+    assert site.status()["slow.example ecdsa:256"]["problem"] is None
+
+
 def test_daemon(make_site: MakeSite, silent: Silent) -> None:
     """Where nginx is a daemon, nothing of the caller's is kept open."""
     site = make_site()

@@ -16,6 +16,7 @@ import errno
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
@@ -34,7 +35,7 @@ from nginx_acme.running import answer_anew, current_work, find_home, test_curren
 from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from nginx_acme.generation import Generation
@@ -55,6 +56,10 @@ DAEMON_WAIT = 2.0
 """Seconds for it after the process that it was started as has ended."""
 LOCK_WAIT = 60.0
 """Seconds for the one that an earlier start left behind to end; a reload may keep it busy."""
+FIRST_RELOAD = 4.0
+"""Seconds after which what has come is taken up, though others are still on their way."""
+BETWEEN_RELOADS = 600.0
+"""Seconds to the next of these; at the end of the run there is one in any case."""
 RELOAD_WAIT = 30.0
 """Seconds for nginx to take up a reload."""
 _POLL = 0.05
@@ -127,19 +132,28 @@ class Renewal:
             with responder:
                 return with_responder(work.certificates, self._scene, responder, force)
         held = listening(master.pid) if master is not None else frozenset()
+        watch = _Watch(master, partial(self._activate_early, work))
         outcome = through_nginx(
             work.certificates,
             self._scene,
             # Where another program listens, its answer to a probe would be no proof.
             [listen for listen in work.answering if listen.address in held],
-            self._answer_for,
+            answer_for=self._answer_for,
+            look=watch.look,
             force=force,
-            as_long_as=lambda: master is None or _exists(master.pid),
         )
         is_behind = master is not None and bool(self._behind(work))
-        if outcome is not None and (outcome.installed or is_behind):
-            self._activate(work, outcome.installed)
+        if outcome is not None and (is_behind or outcome.installed[watch.activated :]):
+            self._activate(work, outcome.installed[watch.activated :])
         return outcome
+
+    def _activate_early(self, work: Work, installed: Sequence[Wanted]) -> bool:
+        """As `_activate`, while others are on their way; what goes wrong is told at the end."""
+        try:
+            self._activate(work, installed)
+        except NginxAcmeError:
+            return False
+        return True
 
     def work(self) -> Work:
         """What the current generation leaves to do."""
@@ -218,6 +232,31 @@ class Renewal:
                 whose = issued.directory_url, issued.account
                 wanted.folder.install(wanted.key_type, bundle, *whose)
         raise NginxRejected(said.lines)
+
+
+class _Watch:
+    """Looks at a run while it lasts: nginx may end, and what has come may be served already.
+
+    One that takes its time doesn't hold up the others; but each reload costs nginx its workers.
+    """
+
+    def __init__(self, master: Master | None, activate: Callable[[Sequence[Wanted]], None]) -> None:
+        self._master = master
+        self._activate = activate
+        self.activated = 0
+        """How many of what has come nginx has taken up."""
+        self._next = time.monotonic() + FIRST_RELOAD
+
+    def look(self, outcome: Outcome) -> bool:
+        """Whether to go on; what has come is taken up, if it is time."""
+        if self._master is None:
+            return True
+        come = tuple(outcome.installed)
+        if len(come) > self.activated and time.monotonic() >= self._next:
+            if self._activate(come[self.activated :]):
+                self.activated = len(come)
+            self._next = time.monotonic() + BETWEEN_RELOADS
+        return _exists(self._master.pid)
 
 
 class _Finisher:
