@@ -240,7 +240,7 @@ class _Watch:
     One that takes its time doesn't hold up the others; but each reload costs nginx its workers.
     """
 
-    def __init__(self, master: Master | None, activate: Callable[[Sequence[Wanted]], None]) -> None:
+    def __init__(self, master: Master | None, activate: Callable[[Sequence[Wanted]], bool]) -> None:
         self._master = master
         self._activate = activate
         self.activated = 0
