@@ -1,0 +1,200 @@
+"""One run of renewals: what is due is got, and nginx takes it up.
+
+From the generation that nginx runs, never from the user's files: only a reload of the operator's
+activates edits. Where nginx doesn't run, challenges are answered by a server of our own.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nginx_acme.challenges.http01 import Responder
+from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
+from nginx_acme.issuing import Scene, through_nginx, with_responder
+from nginx_acme.launch import utc_now
+from nginx_acme.loaded import behind, on_disk
+from nginx_acme.places import answer_of
+from nginx_acme.policy import DAILY
+from nginx_acme.reload import find_master, listening, reload
+from nginx_acme.running import answer_anew, current_work, test_current
+from nginx_acme.store import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nginx_acme.issuance import Wanted
+    from nginx_acme.launch import Home
+    from nginx_acme.log import Log
+    from nginx_acme.reconcile import Outcome
+    from nginx_acme.reload import Master
+    from nginx_acme.store import AccountFolder
+    from nginx_acme.work import Work
+
+FIRST_RELOAD = 4.0
+"""Seconds after which what has come is taken up, though others are still on their way."""
+BETWEEN_RELOADS = 600.0
+"""Seconds to the next of these; at the end of the run there is one in any case."""
+RELOAD_WAIT = 30.0
+"""Seconds for nginx to take up a reload."""
+
+
+class Renewal:
+    """One instance's renewals."""
+
+    def __init__(self, home: Home, log: Log) -> None:
+        self._home = home
+        self._log = log
+        self._scene = Scene(home.store, log, home.launch.signals)
+
+    def once(self, force: frozenset[str] = frozenset()) -> Outcome | None:
+        """Get what is due, reload what was got; None: nginx ended meanwhile.
+
+        Raises:
+            NginxAcmeError: nobody could be asked, or nginx doesn't take what was got.
+        """
+        store, home = self._home.store, self._home
+        store.open_for_writing()
+        with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
+            work, master = self.work(), self.master()
+        responder = None if master else self._responder(work)
+        if responder is not None:
+            with responder:
+                return with_responder(work.certificates, self._scene, responder, force)
+        held = listening(master.pid) if master is not None else frozenset()
+        watch = _Watch(master, partial(self._activate_early, work))
+        outcome = through_nginx(
+            work.certificates,
+            self._scene,
+            # Where another program listens, its answer to a probe would be no proof.
+            [listen for listen in work.answering if listen.address in held],
+            answer_for=self._answer_for,
+            look=watch.look,
+            force=force,
+        )
+        is_behind = master is not None and bool(self._behind(work))
+        if outcome is not None and (is_behind or outcome.installed[watch.activated :]):
+            self._activate(work, outcome.installed[watch.activated :])
+        return outcome
+
+    def _activate_early(self, work: Work, installed: Sequence[Wanted]) -> bool:
+        """As `_activate`, while others are on their way; what goes wrong is told at the end."""
+        try:
+            self._activate(work, installed)
+        except NginxAcmeError:
+            return False
+        return True
+
+    def work(self) -> Work:
+        """What the current generation leaves to do."""
+        work = current_work(self._home)
+        if work is None:
+            instance = self._home.instance.path
+            raise StateError(f'"{instance}" has no generation any more', instance)
+        return work
+
+    def master(self) -> Master | None:
+        """The nginx that runs this instance's generation."""
+        master = find_master(self.work().pid_file)
+        return master if master is not None and master.uses(self._home.generated_main) else None
+
+    def _responder(self, work: Work) -> Responder | None:
+        """A server for challenges while nginx doesn't run; None where somebody is there already."""
+        responder, refused = Responder.bind(x for x in work.answering if not x.proxy_protocol)
+        if responder.addresses and all(error.errno != errno.EADDRINUSE for _, error in refused):
+            responder.start()
+            return responder
+        responder.close()
+        return None
+
+    def _answer_for(self, old: AccountFolder, new: AccountFolder) -> None:
+        """Let nginx answer for a new account."""
+        store, home = self._home.store, self._home
+        with store.lock_generation(home.instance):
+            answer_anew(home, answer_of(store, old), answer_of(store, new))
+            self._reload(self.work())
+
+    def _activate(self, work: Work, installed: Sequence[Wanted]) -> None:
+        """Let nginx load the new files, and those that another process got."""
+        new = [*(wanted.folder.label for wanted in installed), *self._behind(work)]
+        labels = ", ".join(dict.fromkeys(new))
+        with self._home.store.lock_generation(self._home.instance):
+            self._must_be_accepted(work, installed)
+            if self._reload(work):
+                self._log.notice(f"nginx reloaded for {labels}")
+            else:
+                self._log.notice(f"nginx is not running, it takes {labels} when it starts")
+
+    def _reload(self, work: Work) -> bool:
+        """Whether nginx runs, and now with what is there."""
+        master = self.master()
+        if master is None:
+            return False
+        seen = on_disk(work.certificates, self._home.store, utc_now())
+        reload(master, RELOAD_WAIT, error_log=work.error_log)
+        self._home.instance.note_loaded(seen)
+        return True
+
+    def _behind(self, work: Work) -> list[str]:
+        """What nginx hasn't read yet, whoever got it."""
+        home = self._home
+        return behind(home.instance, work.certificates, home.store, utc_now())
+
+    def _must_be_accepted(self, work: Work, installed: Sequence[Wanted]) -> None:
+        """Raise NginxRejected where nginx refuses its configuration.
+
+        If that is for a new certificate the one before comes back, and the next attempt is
+        tomorrow's. If it isn't (files of the user's change under the generation) the new ones
+        stay for when it is put right: given up they would be asked for again and again.
+        """
+        said = test_current(self._home, work)
+        if said is None or said.ok:
+            return
+        new = [(it, it.folder.read(it.key_type), it.folder.issued(it.key_type)) for it in installed]
+        for wanted in installed:
+            wanted.folder.put_back(wanted.key_type)
+        again, now = test_current(self._home, work), utc_now()
+        for wanted, bundle, issued in new:
+            if again is None or again.ok:
+                attempt = Attempt(1, now + DAILY, "nginx refuses it: " + "; ".join(said.lines), now)
+                wanted.folder.record(wanted.key_type, attempt)
+            elif bundle is not None and issued is not None:
+                whose = issued.directory_url, issued.account
+                wanted.folder.install(wanted.key_type, bundle, *whose)
+        raise NginxRejected(said.lines)
+
+
+class _Watch:
+    """Looks at a run while it lasts: nginx may end, and what has come may be served already.
+
+    One that takes its time doesn't hold up the others; but each reload costs nginx its workers.
+    """
+
+    def __init__(self, master: Master | None, activate: Callable[[Sequence[Wanted]], bool]) -> None:
+        self._master = master
+        self._activate = activate
+        self.activated = 0
+        """How many of what has come nginx has taken up."""
+        self._next = time.monotonic() + FIRST_RELOAD
+
+    def look(self, outcome: Outcome) -> bool:
+        """Whether to go on; what has come is taken up, if it is time."""
+        if self._master is None:
+            return True
+        come = tuple(outcome.installed)
+        if len(come) > self.activated and time.monotonic() >= self._next:
+            if self._activate(come[self.activated :]):
+                self.activated = len(come)
+            self._next = time.monotonic() + BETWEEN_RELOADS
+        return exists(self._master.pid)
+
+
+def exists(pid: int) -> bool:
+    """Whether a process lives; one that has ended and isn't collected has no command line."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
