@@ -11,6 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from nginx_acme import disk
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.issuing import Scene, through_nginx, with_responder
@@ -20,6 +21,7 @@ from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
 from nginx_acme.reload import find_master, listening, reload
 from nginx_acme.running import answer_anew, current_work, test_current
+from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:
@@ -59,10 +61,8 @@ class Renewal:
         store.open_for_writing()
         with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
             work, master = self.work(), self.master()
-        responder = None if master else self._responder(work)
-        if responder is not None:
-            with responder:
-                return with_responder(work.certificates, self._scene, responder, force)
+        if master is None and work.answering and self._is_due(work, force):
+            return self._without_nginx(work, force)
         held = listening(master.pid) if master is not None else frozenset()
         watch = _Watch(master, partial(self._activate_early, work))
         outcome = through_nginx(
@@ -100,14 +100,30 @@ class Renewal:
         master = find_master(self.work().pid_file)
         return master if master is not None and master.uses(self._home.generated_main) else None
 
-    def _responder(self, work: Work) -> Responder | None:
-        """A server for challenges while nginx doesn't run; None where somebody is there already."""
-        responder, refused = Responder.bind(x for x in work.answering if not x.proxy_protocol)
-        if responder.addresses and all(error.errno != errno.EADDRINUSE for _, error in refused):
-            responder.start()
-            return responder
-        responder.close()
-        return None
+    def _is_due(self, work: Work, force: frozenset[str]) -> bool:
+        """Whether anybody is to be asked."""
+        found = standings(work.certificates, self._home.store, utc_now())
+        return bool(force) or any(one.to_ask for one in found)
+
+    def _without_nginx(self, work: Work, force: frozenset[str]) -> Outcome:
+        """The same with a server of our own, which nginx must not meet when it is started.
+
+        Raises:
+            NginxAcmeError: it is being started, or another program is where it would listen.
+        """
+        held = disk.try_lock(self._home.instance.start_lock)
+        if held is None:
+            raise NginxAcmeError("nginx is being started; what is due is got when it runs")
+        with held:
+            responder, refused = Responder.bind(x for x in work.answering if not x.proxy_protocol)
+            with responder:
+                for address, error in refused:
+                    if error.errno == errno.EADDRINUSE:
+                        raise NginxAcmeError(
+                            f"nginx does not run, and another program has {address}"
+                        )
+                responder.start()
+                return with_responder(work.certificates, self._scene, responder, force)
 
     def _answer_for(self, old: AccountFolder, new: AccountFolder) -> None:
         """Let nginx answer for a new account."""

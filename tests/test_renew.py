@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tests.launcher import eventually, requests
+from tests.launcher import eventually, issuer, requests
+from tests.servers import LOCALHOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.launcher import Site
+    from tests.launcher import Silent, Site
     from tests.servers import Pebble
 
     MakeSite = Callable[..., Site]
@@ -111,6 +113,35 @@ def test_without_nginx(make_site: MakeSite, pebble: Pebble) -> None:
     assert answer.returncode == 0, answer.stderr
     site.start()
     assert site.verified("down.example").leaf != leaf
+
+
+def test_while_starting(make_site: MakeSite, pebble: Pebble, silent: Silent) -> None:
+    """A renewal keeps out of the way of a start."""
+    site = make_site(pebble)
+    site.configure(site.block("old.example"))
+    site.start()
+    site.stop()
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 60s;"
+    site.configure(site.block("new.example", "acme elsewhere;"), settings=declared)
+    site.launch()
+    eventually(lambda: silent.connections)
+    answer = site.run("renew", "--force", "old.example")
+    assert answer.returncode == 1
+    assert "nginx is being started" in answer.stderr
+
+
+def test_another_program(make_site: MakeSite, pebble: Pebble) -> None:
+    """Where nginx doesn't run and its address is somebody else's, the CA isn't asked in vain."""
+    site = make_site(pebble)
+    site.configure(site.block("old.example"))
+    site.start()
+    site.stop()
+    asked = requests(pebble)
+    with socket.create_server((LOCALHOST, site.http)):
+        answer = site.run("renew", "--force", "old.example")
+    assert answer.returncode == 1
+    assert f"another program has {LOCALHOST}:{site.http}" in answer.stderr
+    assert requests(pebble) == asked
 
 
 def test_failing(make_site: MakeSite, start_pebble: StartPebble) -> None:
