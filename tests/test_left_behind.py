@@ -33,6 +33,7 @@ def test_one_for_all(make_site: MakeSite, start_pebble: StartPebble) -> None:
     ca.stop()
     site.start()
     (left,) = eventually(site.left_behind)
+    eventually(lambda: holder(site) == left)
     ca.start()
     forgive(site, "a.example")
     site.configure(site.block("a.example"), site.block("b.example"))
@@ -41,6 +42,13 @@ def test_one_for_all(make_site: MakeSite, start_pebble: StartPebble) -> None:
     eventually(partial(is_real, site, "a.example"))
     assert set(site.left_behind()) <= {left}
     eventually(lambda: not site.left_behind(), "its end")
+
+
+def holder(site: Site) -> int:
+    """The process that has the lock for it; 0 as long as there is none."""
+    for path in site.state.glob("locks/agent-*.lock"):
+        return int(path.read_text().split()[1])
+    return 0
 
 
 def forgive(site: Site, name: str) -> None:

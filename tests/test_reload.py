@@ -226,6 +226,7 @@ def test_reload_with_open_connection(start_nginx: StartNginx) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert client.recv(1)
+        wait_for(lambda: len(workers(server.server.pid)) == 2)
         old = workers(server.server.pid)
         server.conf.write_text(configured("second", port))
         assert reload(found(server), 20, error_log="log") is True
