@@ -29,7 +29,7 @@ COMMAND = "command"
 PASS = "pass"  # noqa: S105 - not a password
 """nginx answers by itself: `-h`, `-v`, `-V`, and every mistake."""
 
-WORDS = ("plan", "status", "renew")
+WORDS = ("plan", "status", "renew", "doctor", "revoke", "account", "agent")
 """Our commands; nginx refuses every argument without a dash."""
 
 SIGNALS = ("stop", "quit", "reopen", "reload")

@@ -49,8 +49,12 @@ RULES = {
     "acme_contact": Rule(_TOP, most=None),
     "acme_state_path": Rule(_TOP),
     "acme_http_listen": Rule(_TOP, most=None),
+    "acme_challenge_answer": Rule(_TOP),
     "acme_redirect": Rule(_TOP),
     "acme_start_wait": Rule(_TOP),
+    "acme_agent": Rule(_TOP),
+    "acme_issue": Rule(_TOP),
+    "acme_hook": Rule(_TOP, least=2, most=2),
 }
 """The directives that nginx doesn't have, wherever they may stand."""
 
@@ -60,6 +64,8 @@ ISSUER_RULES = {
     "account_key": Rule(frozenset({ISSUER})),
     "challenge": Rule(frozenset({ISSUER})),
     "profile": Rule(frozenset({ISSUER}), most=2),
+    "all_names": Rule(frozenset({ISSUER})),
+    "renew_before": Rule(frozenset({ISSUER})),
     "ssl_trusted_certificate": Rule(frozenset({ISSUER})),
     "ssl_verify": Rule(frozenset({ISSUER})),
     "accept_terms_of_service": Rule(frozenset({ISSUER}), least=0, most=0),
@@ -137,6 +143,8 @@ class IssuerBlock:
     account_key: str | None = None
     profile: str | None = None
     profile_required: bool = False
+    all_names: bool = False
+    renew_before: float | None = None
     trusted_certificate: str | None = None
     verify: bool = True
     accept_terms: bool = False
@@ -182,12 +190,24 @@ def _profile(block: IssuerBlock, args: Sequence[str]) -> IssuerBlock:
     return _with(block, profile=args[0], profile_required=len(args) > 1)
 
 
+def _renew_before(value: str) -> float:
+    try:
+        time = seconds(value)
+    except Mistake:
+        time = 0.0
+    if not time:
+        raise Mistake(f'invalid value "{value}" in "renew_before" directive')
+    return time
+
+
 _ISSUER_VALUES: dict[str, Callable[[IssuerBlock, Sequence[str]], IssuerBlock]] = {
     "uri": lambda block, args: _with(block, uri=uri(args[0])),
     "contact": lambda block, args: _with(block, contacts=contacts(args)),
     "account_key": lambda block, args: _with(block, account_key=_account_key(args)),
     "challenge": _challenge,
     "profile": _profile,
+    "all_names": lambda block, args: _with(block, all_names=flag("all_names", args[0])),
+    "renew_before": lambda block, args: _with(block, renew_before=_renew_before(args[0])),
     "ssl_trusted_certificate": lambda block, args: _with(block, trusted_certificate=args[0]),
     "ssl_verify": lambda block, args: _with(block, verify=flag("ssl_verify", args[0])),
     "accept_terms_of_service": lambda block, _: _with(block, accept_terms=True),
@@ -223,6 +243,27 @@ def flag(name: str, value: str) -> bool:
     if lowered not in {"on", "off"}:
         raise Mistake(f'invalid value "{value}" in "{name}" directive, it must be "on" or "off"')
     return lowered == "on"
+
+
+HOOK_EVENTS = ("deployed", "failed", "expiring", "recovered")
+"""What a program of the operator's can be told of (`acme_hook`)."""
+
+
+def hook_event(value: str) -> str:
+    """The first argument of `acme_hook`."""
+    if value not in HOOK_EVENTS:
+        raise Mistake(f'unknown event "{value}"{nearest(value, HOOK_EVENTS)}')
+    return value
+
+
+def answers_any(value: str) -> bool:
+    """Whether every well-formed token is answered (`acme_challenge_answer any`), or open ones."""
+    if value not in {"token", "any"}:
+        raise Mistake(
+            f'invalid value "{value}" in "acme_challenge_answer" directive, it must be "token" or'
+            ' "any"'
+        )
+    return value == "any"
 
 
 _UNITS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -15,7 +15,7 @@ from nginx_acme.errors import StateError
 from nginx_acme.identifiers import Name
 from nginx_acme.nginx.listen import Address, Listen
 from nginx_acme.nginx.source import Place
-from nginx_acme.plan import Certificate, Issuer
+from nginx_acme.plan import Certificate, Hook, Issuer, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,8 @@ class Work:
     """Which certificates a generation shows, and how its nginx is reached.
 
     `options` are nginx's arguments that say which instance is meant (`-p`, `-c` of the user's
-    file, `-e`, `-g`), `answering` the addresses where nginx answers challenges.
+    file, `-e`, `-g`), `answering` the addresses where nginx answers challenges, `shown` where a
+    client sees which certificate. `agent`, `issue` and `hooks` are what `Settings` has.
     """
 
     options: tuple[str, ...]
@@ -36,11 +37,25 @@ class Work:
     error_log: str
     certificates: tuple[Certificate, ...]
     answering: tuple[Listen, ...]
+    shown: tuple[Shown, ...] = ()
+    agent: bool = True
+    issue: bool = True
+    hooks: tuple[Hook, ...] = ()
 
 
 def work_of(plan: Plan, *, options: tuple[str, ...], pid_file: str, error_log: str) -> Work:
     """What a plan leaves to do."""
-    return Work(options, pid_file, error_log, plan.certificates, plan.listens)
+    return Work(
+        options=options,
+        pid_file=pid_file,
+        error_log=error_log,
+        certificates=plan.certificates,
+        answering=plan.listens,
+        shown=plan.shown,
+        agent=plan.settings.agent,
+        issue=plan.settings.issue,
+        hooks=plan.settings.hooks,
+    )
 
 
 def to_json(work: Work) -> bytes:
@@ -62,6 +77,10 @@ def from_json(text: bytes, path: str) -> Work:
             error_log=data["error_log"],
             certificates=tuple(map(_certificate, data["certificates"])),
             answering=tuple(map(_listen, data["answering"])),
+            shown=tuple(map(_shown, data.get("shown", ()))),
+            agent=data.get("agent", True),
+            issue=data.get("issue", True),
+            hooks=tuple(Hook(**hook) for hook in data.get("hooks", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StateError(f'"{path}" is damaged, reload nginx to write it anew', path) from error
@@ -77,6 +96,11 @@ def _certificate(data: Mapping[str, Any]) -> Certificate:
         places=tuple(Place(**place) for place in data["places"]),
         optional=frozenset(data["optional"]),
     )
+
+
+def _shown(data: Mapping[str, Any]) -> Shown:
+    listens = tuple(map(_listen, data["listens"]))
+    return Shown(data["certificate"], data["kind"], tuple(data["names"]), listens)
 
 
 def _listen(data: Mapping[str, Any]) -> Listen:

@@ -11,6 +11,7 @@ clock and no network; what nginx itself would know besides its configuration com
     certificates   which server shows which certificate
     addresses      where challenges are answered, and by whom
     serving        whether anybody misses anything while a start waits
+    shown          where a client sees which certificate
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from nginx_acme.plan.certificates import Certificate, Certificates, Identity, Ma
 from nginx_acme.plan.issuers import Issuer, read_issuers
 from nginx_acme.plan.said import concerns_us, read_said
 from nginx_acme.plan.serving import serves_already
-from nginx_acme.plan.settings import Settings, read_settings
+from nginx_acme.plan.settings import Hook, Settings, read_settings
+from nginx_acme.plan.shown import Shown, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +45,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Certificate",
     "Facts",
+    "Hook",
     "Identity",
     "Issuer",
     "Managed",
     "Plan",
     "Settings",
+    "Shown",
     "concerns_us",
     "make_plan",
 ]
@@ -78,6 +82,8 @@ class Plan:
     """Those of them where no server of the user listens."""
     answering: tuple[Server, ...]
     """The user's servers that nginx may choose for a challenge."""
+    shown: tuple[Shown, ...]
+    """Where a client sees which certificate."""
     redirect_ports: Mapping[str, int | None]
     """The https port of each managed name; None where no `http` server has it."""
     ours: tuple[Directive, ...]
@@ -113,6 +119,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         listens=listens,
         added=added_listens(listens, servers),
         answering=answering_servers(servers, plain, certificates),
+        shown=tuple(shown(wanted.managed, certificates, tls)),
         redirect_ports=redirect_ports(wanted.managed, certificates, tls),
         ours=said.all,
         serves_already=serves_already(servers, wanted.managed, tls),

@@ -36,6 +36,10 @@ class Issuer:
     accept_terms: bool = False
     profile: str | None = None
     profile_required: bool = False
+    all_names: bool = False
+    """Whether no certificate is better than one without a dead name."""
+    renew_before: float | None = None
+    """Seconds before the end, in place of the CA's advice and the rule of thirds."""
 
     @property
     def local(self) -> bool:
@@ -103,4 +107,6 @@ def _declared(
         accept_terms=block.accept_terms or same,
         profile=block.profile,
         profile_required=block.profile_required,
+        all_names=block.all_names,
+        renew_before=block.renew_before,
     )
