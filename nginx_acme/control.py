@@ -19,17 +19,19 @@ from nginx_acme.draft import draft, leave_renew, switch, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
 from nginx_acme.launch import SHELTER, free_addresses, understand, utc_now
 from nginx_acme.loaded import on_disk
+from nginx_acme.master import find_master
 from nginx_acme.places import borrow, keep
 from nginx_acme.process import check
-from nginx_acme.reload import find_master, listening, reload
+from nginx_acme.reload import reload
 from nginx_acme.running import as_started, started_at
+from nginx_acme.sockets import listening
 from nginx_acme.standing import missing, unfinished
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
     from nginx_acme.generation import Generation
     from nginx_acme.launch import Launch, Understood
-    from nginx_acme.reload import Master
+    from nginx_acme.master import Master
 
 RELOAD_WAIT = 30.0
 """Seconds for nginx to take up a reload that it accepted in a test."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.errors import ConfigError
+from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import read_source
 from nginx_acme.plan import Facts, concerns_us, make_plan
@@ -31,7 +32,6 @@ from nginx_acme.process import (
     pid_path,
     prefix_path,
 )
-from nginx_acme.reload import find_master
 from nginx_acme.store import Store
 from nginx_acme.store.instances import instance_name
 

@@ -16,14 +16,15 @@ from nginx_acme.draft import logs_to_stderr
 from nginx_acme.errors import NginxAcmeError, NginxRejected
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
-from nginx_acme.renewal import Renewal, exists
+from nginx_acme.master import exists
+from nginx_acme.renewal import Renewal
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from nginx_acme.generation import Generation
     from nginx_acme.launch import Home
-    from nginx_acme.reload import Master
+    from nginx_acme.master import Master
     from nginx_acme.work import Work
 
 LONGEST_STAY = timedelta(days=1)

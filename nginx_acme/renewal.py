@@ -17,10 +17,12 @@ from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, on_disk
+from nginx_acme.master import exists, find_master
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
-from nginx_acme.reload import find_master, listening, reload
+from nginx_acme.reload import reload
 from nginx_acme.running import answer_anew, current_work, test_current
+from nginx_acme.sockets import listening
 from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
 
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from nginx_acme.issuance import Wanted
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
+    from nginx_acme.master import Master
     from nginx_acme.reconcile import Outcome
-    from nginx_acme.reload import Master
     from nginx_acme.store import AccountFolder
     from nginx_acme.work import Work
 
@@ -205,12 +207,3 @@ class _Watch:
                 self.activated = len(come)
             self._next = time.monotonic() + BETWEEN_RELOADS
         return exists(self._master.pid)
-
-
-def exists(pid: int) -> bool:
-    """Whether a process lives; one that has ended and isn't collected has no command line."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return bool(file.read(1))
-    except OSError:
-        return False

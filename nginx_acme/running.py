@@ -16,10 +16,10 @@ from nginx_acme.draft import test, use
 from nginx_acme.errors import ConfigError, NginxRejected, StateError
 from nginx_acme.generate import OUTSIDE
 from nginx_acme.launch import SHELTER, Home, home_at, state_path
+from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import read_source
 from nginx_acme.process import pid_path
-from nginx_acme.reload import find_master
 from nginx_acme.store import Store
 from nginx_acme.work import from_json
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from nginx_acme.generate import Answer
     from nginx_acme.generation import Generation
     from nginx_acme.launch import Launch
+    from nginx_acme.master import Master
     from nginx_acme.process import Check
-    from nginx_acme.reload import Master
     from nginx_acme.work import Work
 
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.errors import ReloadFailed
-from nginx_acme.nginx.listen import Address
-from nginx_acme.reload import (
+from nginx_acme.master import (
     Master,
     _children_by_parent,
     _listed_children,
     find_master,
-    listening,
-    reload,
     workers,
 )
+from nginx_acme.nginx.listen import Address
+from nginx_acme.reload import reload
+from nginx_acme.sockets import listening
 from tests.servers import ROOT, NginxServer, fetch_plain, free_port, wait_for
 
 if TYPE_CHECKING:
@@ -327,7 +327,8 @@ def test_reload_not_allowed(start_nginx: StartNginx) -> None:
     code = f"""
 import os
 from nginx_acme.errors import ReloadFailed
-from nginx_acme.reload import Master, reload
+from nginx_acme.master import Master
+from nginx_acme.reload import reload
 os.setuid(65534)
 try:
     reload(Master({master.pid}, '', single=False), 5, error_log='log')

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from nginx_acme import report
 from nginx_acme.commands import parser_for
 from nginx_acme.launch import understand, utc_now
+from nginx_acme.master import find_master
 from nginx_acme.policy import Keep, Wait
-from nginx_acme.reload import find_master
 from nginx_acme.report import Row
 from nginx_acme.running import current_work, find_home
 from nginx_acme.standing import standings
