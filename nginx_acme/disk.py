@@ -363,6 +363,33 @@ def holder(path: str) -> str:
     return (signature or b"another process").decode("utf-8", "replace").strip()
 
 
+def held_by(path: str) -> int | None:
+    """The pid of the process on this machine that holds the lock `path`; None where none is seen.
+
+    It isn't tried: who wanted it in that moment would think that it is held. Who signed it and has
+    it open still has it.
+    """
+    try:
+        words = (read(path) or b"").split(maxsplit=4)
+        if words[:1] != [b"process"] or words[2:4] != [b"on", os.fsencode(os.uname().nodename)]:
+            return None
+        pid = int(words[1])
+        return pid if _has_open(pid, os.stat(path)) else None
+    except (StateError, OSError, ValueError):  # of another user, or gone meanwhile
+        return None
+
+
+def _has_open(pid: int, file: os.stat_result) -> bool:
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        try:
+            if os.path.samestat(os.stat(f"{folder}/{name}"), file):
+                return True
+        except FileNotFoundError:  # closed by now
+            continue
+    return False
+
+
 def _is_still(path: str, descriptor: int) -> bool:
     try:
         there = os.stat(path, follow_symlinks=False)

@@ -355,6 +355,19 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         disk.lock(str(path), wait=5).release()
 
 
+def test_who_holds_a_lock_is_known_without_trying_it(tmp_path: Path) -> None:
+    """Its pid as long as it does; nobody before and after, also if a process has that pid still."""
+    path = str(tmp_path / "lock")
+    assert disk.held_by(path) is None
+    with held_elsewhere(Path(path)) as other:
+        assert disk.held_by(path) == other.pid
+        assert disk.try_lock(path) is None
+    assert disk.held_by(path) is None
+    with disk.lock(path, wait=0):
+        assert disk.held_by(path) == os.getpid()
+    assert disk.held_by(path) is None
+
+
 def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
     """A child that a process forked while it held the lock doesn't hold it afterwards."""
     path = str(tmp_path / "lock")

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nginx_acme.report import Row, span, to_json, to_text
+from nginx_acme.report import Overview, Row, span
+from nginx_acme.report.document import to_json
+from nginx_acme.report.table import to_text
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -42,9 +44,22 @@ MISSING = replace(
 )
 
 
+def of(*rows: Row) -> Overview:
+    """An nginx with these certificates."""
+    return Overview(
+        now=NOW,
+        instance="nginx.conf-3f2a",
+        state="/state",
+        nginx_pid=7,
+        agent_pid=None,
+        last_look=NOW - timedelta(hours=1),
+        rows=rows,
+    )
+
+
 def test_table() -> None:
     """A line for each certificate, in columns, and its names where there are several."""
-    assert to_text([ROW, MISSING], NOW).splitlines() == [
+    assert to_text(of(ROW, MISSING)).splitlines() == [
         "CERTIFICATE  ISSUER       KEY        STATE    EXPIRES            NEXT",
         "example.com  letsencrypt  ecdsa:256  valid    2027-04-30 (60 d)  in 30 d",
         "    names: example.com, www.example.com",
@@ -63,24 +78,30 @@ def test_table() -> None:
 def test_problem(failures: int, said: str) -> None:
     """What is wrong stands below, and how often it was."""
     row = replace(MISSING, failures=failures, problem="too many")
-    assert to_text([row], NOW).splitlines()[-1] == said
+    assert to_text(of(row)).splitlines()[-1] == said
 
 
 def test_nothing() -> None:
     """No certificates are told in words."""
-    assert to_text([], NOW) == "no certificates\n"
+    assert to_text(of()) == "no certificates\n"
 
 
 def test_document() -> None:
     """Every fact is in the document, times in UTC, absent ones null."""
-    document = json.loads(json.dumps(to_json([MISSING], nginx_pid=7, now=NOW)))
-    assert (document["schema"], document["nginx_pid"]) == (1, 7)
+    document = json.loads(json.dumps(to_json(of(MISSING))))
+    assert document["schema"] == 1
+    assert document.keys() - {"schema", "state_path", "certificates"} == set(Overview.__slots__) - {
+        "state",
+        "rows",
+    }
+    assert (document["nginx_pid"], document["agent_pid"]) == (7, None)
     assert document["now"] == "2027-03-01T12:00:00Z"
+    assert document["last_look"] == "2027-03-01T11:00:00Z"
     (found,) = document["certificates"]
     assert found.keys() - {"servers"} == set(Row.__slots__) - {"places"}
     assert found["servers"] == ["/etc/nginx/nginx.conf:7"]
     assert found["next_attempt"] == "2027-03-01T12:10:00Z"
-    assert found["not_after"] is None
+    assert (found["not_after"], found["served"], found["left_out"]) == (None, None, [])
 
 
 @pytest.mark.parametrize(

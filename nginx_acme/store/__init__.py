@@ -8,6 +8,7 @@
       local/                  0700, see `nginx_acme.local`
       public/                 0755, what nginx's workers may read
         challenges/NAME/      0711, an empty file for each open challenge of an account
+        instances/NAME/       0755, how the certificates of an instance stand
       locks/                  0700
 
 Rules
@@ -69,11 +70,12 @@ _MODES = (
     ("locks", 0o700),
     ("public", 0o755),
     ("public/challenges", 0o711),
+    ("public/instances", 0o755),
 )
 _CHALLENGES_MODE = 0o711
 _SWEPT = (
     *("", "accounts", "accounts/*", "certificates", "instances/*", "instances/*/generations"),
-    *("local", "public", "public/challenges/*"),
+    *("local", "public", "public/challenges/*", "public/instances/*"),
 )
 """Where a killed process may leave something unfinished; the rest is swept when it is written."""
 _LOCK_WAIT = 10.0  # seconds
@@ -283,6 +285,7 @@ class Store:
         """The instance of this name; nothing is made."""
         return Instance(
             path=self._path("instances", name),
+            public=self._path("public/instances", name),
             generation_lock=self._path("locks", f"generation-{name}.lock"),
             agent_lock=self._path("locks", f"agent-{name}.lock"),
             start_lock=self._path("locks", f"start-{name}.lock"),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SEARCHABLE_FOLDER = 0o711
 """nginx's workers open files by paths that lead through a generation."""
+STATUS_DOCUMENT = "status.json"
+"""The name of what is published for programs."""
 WAIT_BUDGET = timedelta(hours=1)
 """A start that waited and never finished was killed by something that will kill the next, too."""
 
@@ -36,6 +38,8 @@ class Instance:
     """The paths of one instance; its locks are in the store's own place."""
 
     path: str
+    public: str
+    """The folder of what nginx's workers may read of it."""
     generation_lock: str
     agent_lock: str
     start_lock: str
@@ -90,6 +94,11 @@ class Instance:
         """Whether a start within the last hour waited and never finished."""
         since = records.time((records.load(self._wait) or {}).get("since"))
         return since is not None and timedelta(0) <= now - since < WAIT_BUDGET
+
+    def last_look(self) -> datetime | None:
+        """When its certificates were last looked at, by what was published of them then."""
+        path = os.path.join(self.public, STATUS_DOCUMENT)
+        return records.time((records.load(path) or {}).get("last_look"))
 
     @property
     def _loaded(self) -> str:

@@ -82,6 +82,7 @@ def test_the_layout_of_the_design(tmp_path: Path, mask: int) -> None:
         "locks": "0o700",
         "public": "0o755",
         "public/challenges": "0o711",
+        "public/instances": "0o755",
     }
     store = Store(str(tmp_path / "state"))
     assert Path(store.root, "layout").read_bytes() == b"1\n"

@@ -1,0 +1,99 @@
+"""What is known of one nginx and its certificates, gathered in one place.
+
+From it come `status` and its JSON, the files that nginx serves, and what hooks are told. So all
+of them say the same. Reads and writes nothing; asks nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nginx_acme import disk
+from nginx_acme.launch import understand
+from nginx_acme.master import find_master
+from nginx_acme.policy import Keep, Wait
+from nginx_acme.report import Overview, Row
+from nginx_acme.running import current_work
+from nginx_acme.standing import standings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from nginx_acme.launch import Home
+    from nginx_acme.plan import Certificate
+    from nginx_acme.standing import Standing
+
+
+def gather(home: Home, now: datetime) -> Overview:
+    """How everything stands that the current generation wants.
+
+    Where none was made yet, what the configuration wants.
+
+    Raises:
+        ConfigError: a mistake in that.
+        StateError: the state directory can't be read.
+    """
+    certificates, pid_file = _wanted(home)
+    master = find_master(pid_file) if pid_file else None
+    return Overview(
+        now=now,
+        instance=home.name,
+        state=home.store.root,
+        nginx_pid=master.pid if master else None,
+        agent_pid=disk.held_by(home.instance.agent_lock),
+        last_look=home.instance.last_look(),
+        rows=tuple(_row(one, now) for one in standings(certificates, home.store, now)),
+    )
+
+
+def _wanted(home: Home) -> tuple[Sequence[Certificate], str | None]:
+    """Which certificates there are to be, and nginx's pid file."""
+    work = current_work(home)
+    if work is not None:
+        return work.certificates, work.pid_file
+    understood = understand(home.launch)
+    return (understood.plan.certificates, understood.pid_file) if understood else ((), None)
+
+
+def _row(one: Standing, now: datetime) -> Row:
+    facts = one.shown.facts if one.shown else None
+    certificate = one.certificate
+    return Row(
+        label=one.label,
+        names=tuple(name.value for name in certificate.names),
+        issuer=certificate.issuer.name,
+        directory_url=certificate.issuer.directory_url,
+        key_type=one.key_type,
+        profile=certificate.profile,
+        state=_state(one),
+        not_before=facts.not_before if facts else None,
+        not_after=facts.not_after if facts else None,
+        issued_by=facts.issuer if facts else None,
+        renewal=one.decision.until if isinstance(one.decision, Keep) else None,
+        next_attempt=_next(one, now),
+        failures=one.attempt.failures,
+        problem=one.attempt.problem,
+        path=one.folder.bundle_path(one.key_type) if one.folder else "",
+        places=tuple(map(str, certificate.places)),
+    )
+
+
+def _state(one: Standing) -> str:
+    if one.bundle is not None:
+        if not one.usable:
+            return "expired"
+        return "valid" if isinstance(one.decision, Keep) else "due"
+    if one.shown is None:
+        return "missing"
+    return "temporary" if one.shown.facts.temporary else "other"
+
+
+def _next(one: Standing, now: datetime) -> datetime | None:
+    match one.decision:
+        case Keep():
+            return None
+        case Wait(until):
+            return until
+        case _:
+            return now
