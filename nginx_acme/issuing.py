@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from nginx_acme import preflight
 from nginx_acme.account import key_of
-from nginx_acme.acme.client import DEADLINE, Client
+from nginx_acme.acme.client import Client
+from nginx_acme.acme.gate import DEADLINE
 from nginx_acme.challenges.http01 import Armed
 from nginx_acme.launch import utc_now
 from nginx_acme.progress import progress_for

@@ -13,7 +13,8 @@ import pytest
 from cryptography import x509
 
 from nginx_acme import __version__
-from nginx_acme.acme.client import CONNECTIONS, NONCES_TRIED, Chain, Client
+from nginx_acme.acme.client import NONCES_TRIED, Chain, Client
+from nginx_acme.acme.gate import CONNECTIONS
 from nginx_acme.acme.resources import AuthorizationStatus, OrderStatus
 from nginx_acme.errors import AcmeError, Problem, UnexpectedAnswer, Unreachable
 from tests import virtual_time

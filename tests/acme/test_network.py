@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nginx_acme.acme.client import CONNECTIONS, Client
+from nginx_acme.acme.client import Client
+from nginx_acme.acme.gate import CONNECTIONS
 from nginx_acme.acme.trust import tls_context
 from nginx_acme.errors import UnexpectedAnswer, Unreachable
 from tests.acme.applicant import account_key
@@ -98,7 +99,7 @@ def real_client(url: str, **more: Any) -> Client:
 
 async def ask(client: Client) -> None:
     """A request that is no further than the directory."""
-    await client._exchange("GET", client.directory_url, repeatable=True)
+    await client._gate.exchange("GET", client.directory_url, repeatable=True)
 
 
 # --- connections ----------------------------------------------------------------------------
