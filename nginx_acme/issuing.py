@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from nginx_acme.preflight import Findings
     from nginx_acme.process import Signals
     from nginx_acme.progress import Progress
-    from nginx_acme.store import AccountFolder, Store
+    from nginx_acme.store import AccountFolder, Identity, Store
 
     AnswerFor = Callable[[AccountFolder, AccountFolder], None]
     """Let nginx answer for the second account in place of the first, which the CA forgot."""
@@ -138,7 +138,10 @@ async def in_time(work: Coroutine[Any, Any, Outcome], punctual: Punctual, second
 
 
 def with_responder(
-    certificates: Iterable[Certificate], scene: Scene, responder: Responder, force: frozenset[str]
+    certificates: Iterable[Certificate],
+    scene: Scene,
+    responder: Responder,
+    force: frozenset[Identity],
 ) -> Outcome:
     """The same without an end: nginx doesn't run, and nobody waits for it."""
     with _progress(scene) as progress:
@@ -163,7 +166,7 @@ def through_nginx(
     *,
     answer_for: AnswerFor,
     look: Look,
-    force: frozenset[str] = frozenset(),
+    force: frozenset[Identity] = frozenset(),
 ) -> Outcome | None:
     """Get what is due while nginx answers the challenges on `listens`; None: `look` ended it.
 

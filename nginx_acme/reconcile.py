@@ -118,7 +118,7 @@ async def reconcile(
     certificates: Iterable[Certificate],
     ports: Ports,
     *,
-    force: frozenset[str] = frozenset(),
+    force: frozenset[Identity] = frozenset(),
     outcome: Outcome | None = None,
 ) -> Outcome:
     """Bring the store up to what is wanted, as far as it is time for it.
@@ -126,7 +126,7 @@ async def reconcile(
     Args:
         certificates: of the plan.
         ports: the world.
-        force: names whose certificates are asked for now, whatever the time and the failures.
+        force: certificates that are asked for now, whatever the time and the failures.
         outcome: what is returned, for who wants to see it grow.
 
     Raises:
@@ -146,7 +146,7 @@ class _Run:
     def __init__(
         self,
         ports: Ports,
-        force: frozenset[str],
+        force: frozenset[Identity],
         certificates: tuple[Certificate, ...],
         outcome: Outcome,
     ) -> None:
@@ -232,7 +232,7 @@ class _Run:
 
     def _due(self, certificate: Certificate, folder: CertificateFolder) -> dict[str, str]:
         """The key types that are to be asked for now, and why."""
-        if self._force & {name.value for name in certificate.names}:
+        if folder.identity in self._force:
             return dict.fromkeys(certificate.key_types, "it was asked for")
         now = self._ports.now()
         found = of_folder(certificate, folder, now)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nginx_acme.log import Log
     from nginx_acme.master import Master
     from nginx_acme.reconcile import Outcome
-    from nginx_acme.store import AccountFolder
+    from nginx_acme.store import AccountFolder, Identity
     from nginx_acme.work import Work
 
 FIRST_RELOAD = 4.0
@@ -53,7 +53,7 @@ class Renewal:
         self._log = log
         self._scene = Scene(home.store, log, home.launch.signals)
 
-    def once(self, force: frozenset[str] = frozenset()) -> Outcome | None:
+    def once(self, force: frozenset[Identity] = frozenset()) -> Outcome | None:
         """Get what is due, reload what was got; None: nginx ended meanwhile.
 
         Raises:
@@ -102,12 +102,12 @@ class Renewal:
         master = find_master(self.work().pid_file)
         return master if master is not None and master.uses(self._home.generated_main) else None
 
-    def _is_due(self, work: Work, force: frozenset[str]) -> bool:
+    def _is_due(self, work: Work, force: frozenset[Identity]) -> bool:
         """Whether anybody is to be asked."""
         found = standings(work.certificates, self._home.store, utc_now())
         return bool(force) or any(one.to_ask for one in found)
 
-    def _without_nginx(self, work: Work, force: frozenset[str]) -> Outcome:
+    def _without_nginx(self, work: Work, force: frozenset[Identity]) -> Outcome:
         """The same with a server of our own, which nginx must not meet when it is started.
 
         Raises:

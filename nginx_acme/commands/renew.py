@@ -15,6 +15,7 @@ from nginx_acme.identifiers import NotCertifiable, name_of
 from nginx_acme.left_behind import LeftBehind
 from nginx_acme.renewal import Renewal
 from nginx_acme.running import current_work, find_home
+from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,12 +48,12 @@ def run(launch: Launch) -> int:
         LeftBehind(home, work, given.starter).finish()
         return 0
     launch.log.add_file(work.error_log)
-    outcome = Renewal(home, launch.log).once(_known(given.force, work))
+    outcome = Renewal(home, launch.log).once(_named(given.force, work))
     return 1 if outcome is None or outcome.failed else 0
 
 
-def _known(force: Iterable[str], work: Work) -> frozenset[str]:
-    """The names as certificates have them; NginxAcmeError for one that none has."""
+def _named(force: Iterable[str], work: Work) -> frozenset[Identity]:
+    """The certificates that have one of these names; NginxAcmeError for one that none has."""
     try:
         names = frozenset(name_of(text) for text in force)
     except NotCertifiable as reason:
@@ -61,4 +62,5 @@ def _known(force: Iterable[str], work: Work) -> frozenset[str]:
     if unknown:
         words = ", ".join(sorted(name.value for name in unknown))
         raise NginxAcmeError(f"no certificate has the name {words}")
-    return frozenset(name.value for name in names)
+    wanted = (one for one in work.certificates if names & set(one.names))
+    return frozenset(Identity(*one.identity) for one in wanted)
