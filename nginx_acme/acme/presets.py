@@ -43,10 +43,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """An account may make `orders` at once, then one more every `seconds`."""
+    """So many `orders` at once, then one more every `seconds`."""
 
     orders: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast orders are taken: from an account, and for all names below a registered one.
+
+    Renewals, orders for exactly the names of a certificate, count for neither.
+    """
+
+    account: Bucket
+    registered_name: Bucket | None
 
 
 BUILT_IN: Mapping[str, Preset] = MappingProxyType(
@@ -67,21 +78,21 @@ _LETSENCRYPT_PROFILES = {
     "shortlived": Limits(names=25, ip=True),
 }
 
-# https://letsencrypt.org/docs/rate-limits/#new-orders-per-account and, for staging,
-# https://letsencrypt.org/docs/staging-environment/#rate-limits
-_BUCKETS = {
-    LETSENCRYPT: Bucket(orders=300, seconds=36.0),
-    LETSENCRYPT_STAGING: Bucket(orders=1500, seconds=7.2),
+# https://letsencrypt.org/docs/rate-limits/ and, for staging, where registered names are as good as
+# unlimited, https://letsencrypt.org/docs/staging-environment/#rate-limits
+_RATES = {
+    LETSENCRYPT: Rates(Bucket(orders=300, seconds=36.0), Bucket(orders=50, seconds=12096.0)),
+    LETSENCRYPT_STAGING: Rates(Bucket(orders=1500, seconds=7.2), None),
 }
 
 
 def limits(directory_url: str, profile: str | None) -> Limits:
     """What one certificate of this issuer and profile may hold; a new profile is like `classic`."""
-    if directory_url not in _BUCKETS:
+    if directory_url not in _RATES:
         return UNLIMITED
     return _LETSENCRYPT_PROFILES.get(profile or "classic", _CLASSIC)
 
 
-def bucket(directory_url: str) -> Bucket | None:
-    """How fast an account of this issuer may make orders; None: as fast as it likes."""
-    return _BUCKETS.get(directory_url)
+def rates(directory_url: str) -> Rates | None:
+    """How fast this issuer takes orders; None: nobody knows before it says so."""
+    return _RATES.get(directory_url)

@@ -12,8 +12,9 @@ from nginx_acme.acme.presets import (
     UNLIMITED,
     Bucket,
     Limits,
-    bucket,
+    Rates,
     limits,
+    rates,
 )
 
 
@@ -47,12 +48,21 @@ def test_limits(url: str, profile: str | None, expected: Limits) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        pytest.param(LETSENCRYPT, Bucket(300, 36.0), id="letsencrypt"),
-        pytest.param(LETSENCRYPT_STAGING, Bucket(1500, 7.2), id="staging"),
+        pytest.param(LETSENCRYPT, Rates(Bucket(300, 36.0), Bucket(50, 12096.0)), id="letsencrypt"),
+        pytest.param(LETSENCRYPT_STAGING, Rates(Bucket(1500, 7.2), None), id="staging"),
         pytest.param(LOCAL, None, id="local"),
         pytest.param("https://ca.corp.example/acme", None, id="private CA"),
     ],
 )
-def test_bucket(url: str, expected: Bucket | None) -> None:
-    """Only where the CA has a limit on new orders is there a bucket."""
-    assert bucket(url) == expected
+def test_rates(url: str, expected: Rates | None) -> None:
+    """Only of a CA that publishes its limits is known how fast it takes orders."""
+    assert rates(url) == expected
+
+
+def test_rates_as_published() -> None:
+    """300 orders of an account in three hours, 50 certificates of a registered name in a week."""
+    published = rates(LETSENCRYPT)
+    assert published is not None
+    assert published.registered_name is not None
+    assert published.account.orders * published.account.seconds == 3 * 3600
+    assert published.registered_name.orders * published.registered_name.seconds == 7 * 86400
