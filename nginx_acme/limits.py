@@ -274,7 +274,7 @@ class Limits:
             if believed(stop.until, now) and stop.until + FARTHEST > now
         }
         full = {
-            key: min(moment, _empty(bucket, now))
+            key: min(moment, _latest(key, bucket, stops, now))
             for key, moment in self.full.items()
             if moment > now and believed(moment, now) and (bucket := _bucket(key, rates))
         }
@@ -349,13 +349,19 @@ def _emptied(scope: Scope, stop: Stop, rates: Rates | None, now: datetime) -> di
     bucket = _bucket(scope.name, rates)
     if bucket is None or not stop.said or scope.kind not in {Kind.ORDERS, Kind.BELOW}:
         return {}
-    full = stop.until + timedelta(seconds=(bucket.orders - 1) * bucket.seconds)
-    return {scope.name: min(full, _empty(bucket, now))}
+    return {scope.name: min(_full_after(stop, bucket), now + FARTHEST)}
 
 
-def _empty(bucket: Bucket, now: datetime) -> datetime:
-    """When a bucket is full again that has nothing in it now."""
-    return now + timedelta(seconds=bucket.orders * bucket.seconds)
+def _full_after(stop: Stop, bucket: Bucket) -> datetime:
+    """When a bucket is full again that gets its first order when a stop is over."""
+    return stop.until + timedelta(seconds=(bucket.orders - 1) * bucket.seconds)
+
+
+def _latest(key: str, bucket: Bucket, stops: Mapping[Scope, Stop], now: datetime) -> datetime:
+    """When a bucket is full again at the latest, by a clock that may have been set back."""
+    stop = stops.get(Scope(Kind.BELOW, key) if key else Scope(Kind.ORDERS))
+    empty = now + timedelta(seconds=bucket.orders * bucket.seconds)
+    return max(empty, _full_after(stop, bucket)) if stop else empty
 
 
 def _lately(times: Iterable[datetime], now: datetime) -> tuple[datetime, ...]:
