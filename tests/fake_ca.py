@@ -9,7 +9,8 @@ green with pebble alone fails at Let's Encrypt:
 - names redundant with a wildcard are refused; number and type of names depend on the profile;
 - a valid authorization is used again; Retry-After comes with `processing` only;
 - `replaces` is checked as Boulder does, and a predecessor has one open order;
-- five certificates for exactly the same names in a week, then rateLimited with Retry-After.
+- five certificates for exactly the same names in a week, then rateLimited with Retry-After;
+- what is revoked with the certificate's own key is revoked for keyCompromise.
 
 The rest is asked for, with attributes:
 
@@ -107,6 +108,7 @@ class Account:
     thumbprint: str
     jwk: Mapping[str, str]
     contact: list[str]
+    status: str = "valid"
 
 
 @dataclass(slots=True)
@@ -220,6 +222,8 @@ class FakeCa(httpx.AsyncBaseTransport):
         self.accounts: dict[str, Account] = {}
         self.orders: list[Order] = []
         self.issued: list[x509.Certificate] = []
+        self.revoked: dict[int, int] = {}
+        """Serial numbers, and why."""
         self._authorizations: list[Authorization] = []
         self._nonces: set[str] = set()
         self._faults: list[_Planned] = []
@@ -302,6 +306,8 @@ class FakeCa(httpx.AsyncBaseTransport):
             case "POST", "newAccount":
                 jws = self._verified(request, content, wants="jwk")
                 return self._new_account(jws)
+            case "POST", "revokeCert":
+                return self._revoke(self._verified(request, content, wants="jwk or kid"))
             case "POST", _:
                 jws = self._verified(request, content, wants="kid")
                 return await self._for_account(resource, argument, jws)
@@ -317,6 +323,10 @@ class FakeCa(httpx.AsyncBaseTransport):
             refusal.headers["Link"] = f'<{self.new_terms}>;rel="terms-of-service"'
             raise refusal
         match resource:
+            case "account":
+                return self._update_account(account, jws)
+            case "keyChange":
+                return self._change_key(account, jws)
             case "newOrder":
                 return self._new_order(account, jws.payload)
             case "order":
@@ -342,9 +352,10 @@ class FakeCa(httpx.AsyncBaseTransport):
         if request.headers.get("content-type") != "application/jose+json":
             raise Refusal(415, "malformed", "Invalid Content-Type header on POST")
         jws = Jws.parse(content)
-        if {"jwk", "kid"} & jws.header.keys() != {wants}:
+        found = {"jwk", "kid"} & jws.header.keys()
+        if len(found) != 1 or not found <= set(wants.split(" or ")):
             raise Refusal(400, "malformed", f"The JWS must have {wants} alone")
-        jwk = jws.header["jwk"] if wants == "jwk" else self._account(jws).jwk
+        jwk = jws.header["jwk"] if found == {"jwk"} else self._account(jws).jwk
         if not jws.is_signed_by(jwk):
             raise Refusal(400, "malformed", "JWS verification error")
         self._spend(jws.header.get("nonce"))
@@ -363,7 +374,9 @@ class FakeCa(httpx.AsyncBaseTransport):
     def _account(self, jws: Jws) -> Account:
         if jws.header["kid"] not in self.accounts:
             raise Refusal(400, "accountDoesNotExist", f"Account {jws.header['kid']!r} not found")
-        return self.accounts[jws.header["kid"]]
+        account = self.accounts[jws.header["kid"]]
+        _must_be_valid(account)
+        return account
 
     # --- resources --------------------------------------------------------------------------
 
@@ -376,6 +389,7 @@ class FakeCa(httpx.AsyncBaseTransport):
         thumbprint = _thumbprint(jwk)
         known = [each for each in self.accounts.values() if each.thumbprint == thumbprint]
         if known:
+            _must_be_valid(known[0])
             return self._show_account(known[0], 200)
         if wanted.get("onlyReturnExisting"):
             raise Refusal(400, "accountDoesNotExist", "No account exists with the provided key")
@@ -390,8 +404,63 @@ class FakeCa(httpx.AsyncBaseTransport):
         return self._show_account(account, 201)
 
     def _show_account(self, account: Account, status: int) -> Reply:
-        shown = {"status": "valid", "contact": account.contact, "key": dict(account.jwk)}
+        shown = {"status": account.status, "contact": account.contact, "key": dict(account.jwk)}
         return _json(status, shown, Location=account.url)
+
+    def _update_account(self, account: Account, jws: Jws) -> Reply:
+        """RFC 8555 §7.3.2, §7.3.6; nothing is sent with a POST-as-GET."""
+        wanted = jws.payload or {}
+        for contact in wanted.get("contact", ()):
+            _check_contact(contact)
+        account.contact = wanted.get("contact", account.contact)
+        if wanted.get("status") == "deactivated":
+            account.status = "deactivated"
+        return self._show_account(account, 200)
+
+    def _change_key(self, account: Account, outer: Jws) -> Reply:
+        """RFC 8555 §7.3.5, in Boulder's order."""
+        inner = Jws.parse(json.dumps(outer.payload).encode())
+        new = inner.header.get("jwk")
+        if new is None or not inner.is_signed_by(new):
+            raise Refusal(400, "malformed", "Inner JWS does not verify")
+        if inner.header["url"] != outer.header["url"] or "nonce" in inner.header:
+            raise Refusal(400, "malformed", "Inner JWS has another url, or a nonce")
+        if inner.payload != {"account": account.url, "oldKey": dict(account.jwk)}:
+            raise Refusal(400, "malformed", "Inner JWS is about another account or key")
+        thumbprint = _thumbprint(new)
+        for other in self.accounts.values():
+            if other.thumbprint == thumbprint:
+                detail = "New key is already in use for a different account"
+                refusal = Refusal(409, "conflict", detail)
+                refusal.headers["Location"] = other.url
+                raise refusal
+        account.jwk, account.thumbprint = new, thumbprint
+        return self._show_account(account, 200)
+
+    def _revoke(self, jws: Jws) -> Reply:
+        """RFC 8555 §7.6: who asks has the certificate's key, or the account that it was made for.
+
+        Who has the key alone proves that others may have it: Boulder notes keyCompromise.
+        """
+        leaf = x509.load_der_x509_certificate(_unbase64url(jws.payload["certificate"]))
+        if leaf not in self.issued:
+            raise Refusal(404, "malformed", "Certificate was not issued by this CA")
+        reason = jws.payload.get("reason", 0)
+        if "kid" in jws.header:
+            account = self._account(jws)
+            mine = (o for o in self.orders if o.chain and _leaf(o.chain) == leaf)
+            if all(order.account is not account for order in mine):
+                raise Refusal(403, "unauthorized", "The key ID didn't issue the certificate")
+        elif _public_key(jws.header["jwk"]) != leaf.public_key():
+            raise Refusal(403, "unauthorized", "JWK embedded in revocation request must match")
+        else:
+            reason = 1
+        if reason not in {0, 1, 3, 4, 5}:
+            raise Refusal(400, "badRevocationReason", f"unsupported revocation reason ({reason})")
+        if leaf.serial_number in self.revoked:
+            raise Refusal(400, "alreadyRevoked", "Certificate already revoked")
+        self.revoked[leaf.serial_number] = reason
+        return Reply(200)
 
     def _new_order(self, account: Account, wanted: dict[str, Any]) -> Reply:
         names = tuple(
@@ -912,6 +981,13 @@ def _thumbprint(jwk: Mapping[str, str]) -> str:
     names = ("e", "kty", "n") if jwk["kty"] == "RSA" else ("crv", "kty", "x", "y")
     canonical = json.dumps({name: jwk[name] for name in names}, separators=(",", ":"))
     return _base64url(hashlib.sha256(canonical.encode()).digest())
+
+
+def _must_be_valid(account: Account) -> None:
+    """RFC 8555 §7.3.6."""
+    if account.status != "valid":
+        detail = f'Account is not valid, has status "{account.status}"'
+        raise Refusal(403, "unauthorized", detail)
 
 
 def _payload(content: bytes) -> Any:

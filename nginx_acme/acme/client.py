@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin
 
@@ -36,6 +37,17 @@ if TYPE_CHECKING:
 
 NONCES_TRIED = 10
 """Refusals with badNonce in a row; one is normal after a pause, ten are a broken CA."""
+
+REASONS: Mapping[str, int] = MappingProxyType(
+    {
+        "unspecified": 0,
+        "keyCompromise": 1,
+        "affiliationChanged": 3,
+        "superseded": 4,
+        "cessationOfOperation": 5,
+    }
+)
+"""Why a certificate may be revoked (RFC 5280 §5.3.1), as far as it is for its holder to say."""
 
 _ALTERNATE = re.compile(r'<([^<>]*)>[^<]*?;\s*rel="?alternate"?')
 
@@ -148,6 +160,45 @@ class Client:
         self.account_url = account.url
         return account
 
+    async def account(self) -> Account:
+        """How the account stands (§7.1.2)."""
+        url = self._kid()
+        return Account.from_json((await self._read(url)).json(), url=url)
+
+    async def update_contacts(self, contacts: Sequence[str]) -> Account:
+        """Tell the CA other contacts (§7.3.2); a Problem as with `new_account`."""
+        return await self._update_account({"contact": list(contacts)})
+
+    async def deactivate_account(self) -> Account:
+        """Give the account up for good (§7.3.6); its certificates stay valid."""
+        return await self._update_account({"status": "deactivated"})
+
+    async def _update_account(self, changes: Mapping[str, object]) -> Account:
+        url = self._kid()
+        return Account.from_json((await self._post(url, changes)).json(), url=url)
+
+    async def change_key(self, new: AccountKey) -> None:
+        """Give the account another key, which signs from here on (§7.3.5).
+
+        A key that another account has is a Problem with the HTTP status 409.
+        """
+        url = await self._url_of("keyChange")
+        change = {"account": self._kid(), "oldKey": dict(self.key.jwk)}
+        inner = new.sign(json.dumps(change).encode("ascii"), url=url, nonce=None)
+        await self._post(url, json.loads(inner))
+        self.key = new
+
+    async def revoke(self, certificate: bytes, reason: str) -> None:
+        """Revoke a certificate (DER), for one of `REASONS` (§7.6).
+
+        Without an account URL the key of this conversation is the certificate's own. One that is
+        revoked already is a Problem (alreadyRevoked).
+        """
+        wanted: dict[str, object] = {"certificate": base64url(certificate)}
+        if REASONS[reason]:  # RFC 5280 §5.3.1: better none than "unspecified"
+            wanted["reason"] = REASONS[reason]
+        await self._signed(await self._url_of("revokeCert"), wanted, kid=self.account_url)
+
     async def new_order(
         self,
         identifiers: Sequence[Identifier],
@@ -199,6 +250,14 @@ class Client:
         return Chain(certificate_chain(answer.body), tuple(filter(is_https, alternates)))
 
     # --- requests ---------------------------------------------------------------------------
+
+    async def _url_of(self, resource: str) -> str:
+        """Of one of the resources that a CA may lack, against §7.1.1."""
+        directory = await self.directory()
+        url = {"keyChange": directory.key_change, "revokeCert": directory.revoke_cert}[resource]
+        if url is None:
+            raise UnexpectedAnswer(f"{self.directory_url}: the directory has no {resource}")
+        return url
 
     async def _read(self, url: str) -> Answer:
         """POST-as-GET (§6.3)."""

@@ -806,3 +806,94 @@ def test_misuse() -> None:
     virtual_time.run(scenario())
     with pytest.raises(ValueError, match="https"):
         Client("http://ca.example/directory", account_key(), now=now)
+
+
+# --- accounts and revocation ----------------------------------------------------------------
+
+
+def test_key_of_another_account() -> None:
+    """A key that another account has is refused with 409 (§7.3.5), and the old one goes on."""
+
+    async def scenario() -> None:
+        ca = FakeCa(now=now)
+        taken = account_key()
+        async with Client(ca.directory_url, taken, now=now, transport=ca) as other:
+            await other.new_account(terms_agreed=True)
+        async with known(ca) as client:
+            old = client.key
+            with pytest.raises(Problem, match="already in use") as refusal:
+                await client.change_key(taken)
+            assert refusal.value.status == 409
+            assert client.key is old
+            await client.new_order(identifiers(NAME))
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [lost(), truncated(), busy()])
+def test_key_change_without_an_answer(fault: Fault) -> None:
+    """The old key signs on where nobody knows; asking with the new one tells what has happened."""
+
+    async def scenario() -> None:
+        ca = FakeCa(now=now)
+        ca.misbehave("keyChange", fault)
+        async with known(ca) as client:
+            old, new = client.key, account_key()
+            with pytest.raises(AcmeError):
+                await client.change_key(new)
+            assert client.key is old
+            assert ca.count["keyChange"] == 1
+            changed_all_the_same = ca.accounts[client.account_url or ""].jwk == dict(new.jwk)
+        async with Client(ca.directory_url, new, now=now, transport=ca) as successor:
+            if changed_all_the_same:
+                await successor.new_account(only_return_existing=True)
+            else:
+                with pytest.raises(Problem, match="accountDoesNotExist"):
+                    await successor.new_account(only_return_existing=True)
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize("resource", ["keyChange", "revokeCert"])
+def test_resource_that_is_missing(resource: str) -> None:
+    """A CA that lacks what every CA must have is told by what it lacks."""
+
+    async def scenario() -> None:
+        ca = FakeCa(now=now)
+        ca.misbehave("directory", rewritten(lambda directory: directory.pop(resource) and None))
+        async with talking(ca, account_url=f"{HOST}/account/1") as client:
+            with pytest.raises(UnexpectedAnswer, match=f"the directory has no {resource}"):
+                await (
+                    client.change_key(account_key())
+                    if resource == "keyChange"
+                    else client.revoke(b"", "superseded")
+                )
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize(("reason", "sent"), [("unspecified", {}), ("superseded", {"reason": 4})])
+def test_reason(reason: str, sent: dict[str, int]) -> None:
+    """A reason is its number in RFC 5280; none is sent where there is none."""
+
+    async def scenario() -> None:
+        ca = FakeCa(now=now)
+        async with known(ca) as client:
+            ca.misbehave("revokeCert", instead(Reply(200)))
+            await client.revoke(b"certificate", reason)
+        assert ca.seen[-1].payload == {"certificate": "Y2VydGlmaWNhdGU"} | sent
+
+    virtual_time.run(scenario())
+
+
+def test_refused_reason() -> None:
+    """A CA that doesn't take a reason says so in its own words."""
+
+    async def scenario() -> None:
+        ca = FakeCa(now=now)
+        async with known(ca) as client:
+            ca.misbehave("revokeCert", refused(400, "badRevocationReason", "reason 3 is not taken"))
+            with pytest.raises(Problem, match="reason 3 is not taken"):
+                await client.revoke(b"certificate", "affiliationChanged")
+
+    virtual_time.run(scenario())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from nginx_acme.acme.client import Client
@@ -19,11 +20,10 @@ from nginx_acme.errors import OrderFailed, Problem
 from tests import virtual_time
 from tests.acme.applicant import Answers, account_key, csr, identifiers, pem_of
 from tests.fake_ca import FakeCa, names_of
+from tests.servers import Pebble
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-
-    from tests.servers import Pebble
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 
 class AtFakeCa:
@@ -85,12 +85,19 @@ class AtPebble:
 Ca = AtFakeCa | AtPebble
 
 
-@pytest.fixture(params=["fake", "pebble"])
+@pytest.fixture(scope="module")
+def next_pebble(newer_pebble: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+    """The next release's pebble."""
+    with Pebble(tmp_path_factory.mktemp("pebble"), binary=newer_pebble) as server:
+        yield server
+
+
+@pytest.fixture(params=["fake", "pebble", "next_pebble"])
 def ca(request: pytest.FixtureRequest) -> Ca:
     """Where the story takes place."""
     if request.param == "fake":
         return AtFakeCa()
-    return AtPebble(request.getfixturevalue("pebble"))
+    return AtPebble(request.getfixturevalue(request.param))
 
 
 @asynccontextmanager
@@ -416,3 +423,126 @@ def test_slow_validation(start_pebble: Callable[..., Pebble]) -> None:
             await issue(ca, client, *fresh("a", "b", "c"))
 
     ca.run(story())
+
+
+# --- the life of an account -----------------------------------------------------------------
+
+
+def test_contacts_are_updated(ca: Ca) -> None:
+    """What the CA is told it tells again; none is possible."""
+
+    async def story() -> None:
+        async with registered(ca) as client:
+            updated = await client.update_contacts(["mailto:new@site.example"])
+            assert updated.contact == ("mailto:new@site.example",)
+            assert await client.account() == updated
+            assert (await client.update_contacts([])).contact == ()
+
+    ca.run(story())
+
+
+def test_a_bad_contact_is_refused(ca: Ca) -> None:
+    """A contact that can't be is a problem, and the account is as before."""
+
+    async def story() -> None:
+        async with registered(ca) as client:
+            with pytest.raises(Problem) as refused:
+                await client.update_contacts(["tel:+4912345"])
+            assert refused.value.type == "unsupportedContact"
+            assert (await client.account()).contact == ()
+
+    ca.run(story())
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        pytest.param(lambda: ec.generate_private_key(ec.SECP384R1()), id="of another curve"),
+        pytest.param(lambda: rsa.generate_private_key(65537, 2048), id="of another kind"),
+    ],
+)
+def test_key_change(ca: Ca, new: Callable[[], ec.EllipticCurvePrivateKey]) -> None:
+    """The new key signs from here on and answers challenges; the old one is a stranger's."""
+
+    async def story() -> None:
+        names = fresh("a")
+        old, key = account_key(), AccountKey(pem_of(new()))
+        async with registered(ca, old) as client:
+            url = client.account_url
+            await client.change_key(key)
+            assert client.key is key
+            await issue(ca, client, *names)
+        async with ca.client(key) as client:
+            assert (await client.new_account(only_return_existing=True)).url == url
+        async with ca.client(old) as client:
+            with pytest.raises(Problem) as refused:
+                await client.new_account(only_return_existing=True)
+            assert refused.value.type == "accountDoesNotExist"
+
+    ca.run(story())
+
+
+def test_deactivated_account(ca: Ca) -> None:
+    """A closed account is closed: its key neither orders nor makes another one."""
+
+    async def story() -> None:
+        key = account_key()
+        async with registered(ca, key) as client:
+            assert (await client.deactivate_account()).status is AccountStatus.DEACTIVATED
+            with pytest.raises(Problem) as refused:
+                await client.new_order(identifiers(*fresh("a")))
+            assert refused.value.type == "unauthorized"
+
+    ca.run(story())
+
+
+# --- revocation -----------------------------------------------------------------------------
+
+
+def test_revocation_by_the_account(ca: Ca) -> None:
+    """Whoever was issued a certificate revokes it, once."""
+
+    async def story() -> None:
+        async with registered(ca) as client:
+            leaf, *_ = await issue(ca, client, *fresh("a"))
+            await client.revoke(der(leaf), "superseded")
+            with pytest.raises(Problem) as refused:
+                await client.revoke(der(leaf), "unspecified")
+            assert refused.value.type == "alreadyRevoked"
+
+    ca.run(story())
+
+
+def test_revocation_by_its_own_key(ca: Ca) -> None:
+    """Whoever has a certificate's key revokes it without any account."""
+
+    async def story() -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        async with registered(ca) as client:
+            leaf, *_ = await issue(ca, client, *fresh("a"), key=key)
+        async with ca.client(AccountKey(pem_of(key))) as holder:
+            await holder.revoke(der(leaf), "keyCompromise")
+            with pytest.raises(Problem) as refused:
+                await holder.revoke(der(leaf), "keyCompromise")
+            assert refused.value.type == "alreadyRevoked"
+
+    ca.run(story())
+
+
+def test_revocation_by_a_stranger(ca: Ca) -> None:
+    """Nobody else revokes it, be it with an account or a key."""
+
+    async def story() -> None:
+        async with registered(ca) as client:
+            leaf, *_ = await issue(ca, client, *fresh("a"))
+        async with registered(ca) as other, ca.client() as stranger:
+            for client in (other, stranger):
+                with pytest.raises(Problem):
+                    await client.revoke(der(leaf), "superseded")
+
+    ca.run(story())
+
+
+def der(leaf: x509.Certificate) -> bytes:
+    """The certificate itself."""
+    return leaf.public_bytes(serialization.Encoding.DER)
