@@ -12,15 +12,15 @@ When it is time for a certificate, and what a failure means for the next attempt
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from nginx_acme.acme.order import abandon, complete
-from nginx_acme.acme.resources import Identifier, OrderStatus
+from nginx_acme.acme.resources import Identifier, OrderStatus, certificate_id
 from nginx_acme.certificate import csr, fingerprint, key_type_of, make_bundle, new_key
 from nginx_acme.errors import AcmeError, BadBundle, OrderFailed, Problem, UnexpectedAnswer
-from nginx_acme.store import PendingOrder
+from nginx_acme.store import NO_ATTEMPT, PendingOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from nginx_acme.acme.client import Client
     from nginx_acme.acme.order import Solver
-    from nginx_acme.acme.resources import Directory, Order
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.acme.resources import Directory, Order, RenewalInfo
+    from nginx_acme.certificate import Bundle, Facts
     from nginx_acme.identifiers import Name
     from nginx_acme.log import Log
     from nginx_acme.plan import Issuer
@@ -42,6 +42,7 @@ _STEPS = {
     OrderStatus.READY: "control of its names is proved",
     OrderStatus.PROCESSING: "is being issued",
 }
+_SERVER_ERROR = 500
 _NO_CONTACT = frozenset({"invalidContact", "unsupportedContact"})
 
 
@@ -59,25 +60,35 @@ class TermsNotAccepted(AcmeError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One certificate to get: a folder of the store, and what is asked for it."""
+    """One certificate to get: a folder of the store, and what is asked for it.
+
+    `names` may be fewer than the folder's; that it has those in `optional` is not expected.
+    `replaces` is the one that it takes the place of (RFC 9773 §5).
+    """
 
     folder: CertificateFolder
     key_type: str
     names: tuple[Name, ...]
     profile: str | None
+    optional: frozenset[str] = frozenset()
+    replaces: str | None = None
 
     @property
     def values(self) -> tuple[str, ...]:
         """The identifiers' texts."""
         return tuple(name.value for name in self.names)
 
+    def is_whole(self, bundle: Bundle) -> bool:
+        """Whether a certificate has every name that the folder's should have."""
+        return all(map(bundle.facts.covers, self.folder.identity.names - self.optional))
+
 
 @dataclass(slots=True)
 class Session:
     """An issuer as this run speaks with it: one client, one account, any number of orders.
 
-    `open` asks the CA for its directory, and for an account where there is none; it does so once
-    however many certificates wait for it, and what it fails with they all fail with.
+    `connect` asks the CA for its directory, `open` for an account as well where there is none;
+    once however many certificates wait for it, and what it fails with they all fail with.
     """
 
     issuer: Issuer
@@ -86,27 +97,38 @@ class Session:
     now: Callable[[], datetime]
     log: Log
     progress: Progress
+    _connecting: asyncio.Task[None] | None = None
     _opening: asyncio.Task[None] | None = None
 
+    async def connect(self, stack: AsyncExitStack) -> None:
+        """Get ready to ask what needs no account; the connections stay open until `stack` ends."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect(stack))
+        await asyncio.shield(self._connecting)
+
     async def open(self, stack: AsyncExitStack) -> None:
-        """Get ready to order; the connections stay open until `stack` ends."""
+        """Get ready to order; as `connect`."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(stack))
         await asyncio.shield(self._opening)
 
-    async def _open(self, stack: AsyncExitStack) -> None:
+    async def _connect(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self.client)
-        stack.push_async_callback(self._end_opening)
-        directory = await self.client.directory()
+        stack.push_async_callback(self._end)
+        await self.client.directory()
         self._compare_clocks()
-        if self.account.url is None:
-            await self._register(directory)
 
-    async def _end_opening(self) -> None:
-        """Those who waited for it may have been cancelled; it was not."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+    async def _open(self, stack: AsyncExitStack) -> None:
+        await self.connect(stack)
+        if self.account.url is None:
+            await self._register(await self.client.directory())
+
+    async def _end(self) -> None:
+        """Those who waited for these may have been cancelled; they were not."""
+        for task in (self._opening, self._connecting):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     def _compare_clocks(self) -> None:
         """Say so where a clock is wrong: "expired" and "not before" mean little by that one."""
@@ -147,8 +169,15 @@ class Session:
             lambda: self.account.save(url=account.url, contacts=kept, terms=terms, agreed=agreed)
         )
 
+    async def renewal_info(self, facts: Facts) -> RenewalInfo | None:
+        """When a certificate of this CA should be renewed; None where it gives no such advice."""
+        known_by = _certificate_id(facts)
+        return None if known_by is None else await self.client.renewal_info(known_by)
+
     async def obtain(self, wanted: Wanted, solver: Solver) -> Bundle:
         """One certificate, from where its order stands to the disk.
+
+        An order for fewer names, which an earlier run left, is finished as it is.
 
         Raises:
             OrderFailed: the order is invalid, and forgotten.
@@ -157,10 +186,11 @@ class Session:
         pending = wanted.folder.pending
         if _is_spent(wanted.folder):
             pending.clear()
-        order = await self._taken_up(wanted)
-        if order is None:
+        found = await self._taken_up(wanted)
+        if found is None:
             await self._make_key(wanted)
-            order = await self._order(wanted)
+            found = await self._order(wanted)
+        wanted, order = found
         key_pem = pending.key_pem()
         if key_pem is None:
             raise UnexpectedAnswer("the key of the order is gone")
@@ -201,8 +231,11 @@ class Session:
             )
 
     def _keep(self, wanted: Wanted, bundle: Bundle) -> None:
-        wanted.folder.install(wanted.key_type, bundle, self.issuer.directory_url, self.account.name)
-        wanted.folder.pending.clear()
+        folder, key_type = wanted.folder, wanted.key_type
+        attempt = NO_ATTEMPT if wanted.is_whole(bundle) else folder.attempt(key_type)
+        whose = self.issuer.directory_url, self.account.name
+        folder.install(key_type, bundle, *whose, attempt=attempt)
+        folder.pending.clear()
 
     async def _make_key(self, wanted: Wanted) -> None:
         """A fresh key, on disk before its order is made; one that was never used is taken up."""
@@ -212,12 +245,34 @@ class Session:
             return
         await _to_the_end(lambda: pending.save_key(new_key(wanted.key_type)))
 
-    async def _order(self, wanted: Wanted) -> Order:
+    async def _order(self, wanted: Wanted) -> tuple[Wanted, Order]:
+        """A new order. What speaks against replacing a certificate is no reason not to have one."""
+        profile = await self._profile(wanted)
+        wanted = replace(wanted, replaces=await self._replaced(wanted))
+        try:
+            return wanted, await self._new_order(wanted, profile)
+        except Problem as refused:
+            if wanted.replaces is None or not _may_be_about_replaces(refused):
+                raise
+        wanted = replace(wanted, replaces=None)
+        return wanted, await self._new_order(wanted, profile)
+
+    async def _new_order(self, wanted: Wanted, profile: str | None) -> Order:
         self._note(wanted, None)
         identifiers = [Identifier("ip" if n.is_ip else "dns", n.value) for n in wanted.names]
-        order = await self.client.new_order(identifiers, profile=await self._profile(wanted))
+        order = await self.client.new_order(identifiers, profile=profile, replaces=wanted.replaces)
         self._note(wanted, order)
         return order
+
+    async def _replaced(self, wanted: Wanted) -> str | None:
+        """What the order is to replace: only what this account got from this CA can be."""
+        own, issued = wanted.folder.own(wanted.key_type), wanted.folder.issued(wanted.key_type)
+        if own is None or issued is None:
+            return None
+        if (issued.directory_url, issued.account) != (self.issuer.directory_url, self.account.name):
+            return None
+        directory = await self.client.directory()
+        return _certificate_id(own.facts) if directory.renewal_info is not None else None
 
     async def _profile(self, wanted: Wanted) -> str | None:
         """The profile, as far as the CA has it.
@@ -254,11 +309,12 @@ class Session:
                 account_url=self.client.account_url,
                 order_url=order.url if order else None,
                 finalize_url=order.finalize if order else None,
+                replaces=wanted.replaces,
                 expires=order.expires if order else None,
             )
         )
 
-    async def _taken_up(self, wanted: Wanted) -> Order | None:
+    async def _taken_up(self, wanted: Wanted) -> tuple[Wanted, Order] | None:
         """The order that an earlier run left, if it can still become this certificate."""
         left = wanted.folder.pending.order()
         if left is None or left.order_url is None:
@@ -268,16 +324,17 @@ class Session:
             return None
         order = await self._ask_for(left.order_url)
         if order is not None and self._fits(left, wanted):
-            return order
+            names = tuple(name for name in wanted.names if name.value in left.names)
+            return replace(wanted, names=names, replaces=left.replaces), order
         if order is not None:
-            await self._give_up(order)
+            await self._give_up(order, replaces=left.replaces is not None)
         wanted.folder.pending.clear()
         return None
 
-    async def _give_up(self, order: Order) -> None:
+    async def _give_up(self, order: Order, *, replaces: bool) -> None:
         """A courtesy: some CAs know no deactivation (RFC 8555 §7.5.2) and let it expire."""
         try:
-            await abandon(self.client, order)
+            await abandon(self.client, order, replaces=replaces)
         except (Problem, UnexpectedAnswer) as refused:
             self.log.notice(f"{self.issuer.name} keeps an order that nobody wants: {refused}")
 
@@ -287,8 +344,10 @@ class Session:
         return self.issuer.directory_url, self.client.account_url
 
     def _fits(self, left: PendingOrder, wanted: Wanted) -> bool:
-        same = (frozenset(wanted.values), wanted.key_type, wanted.profile)
-        return (left.names, left.key_type, left.profile) == same
+        """One for fewer names was made when it was time for that, unless that is over."""
+        names = frozenset(wanted.values)
+        fits = left.names == names or (left.names < names and not self.issuer.all_names)
+        return fits and (left.key_type, left.profile) == (wanted.key_type, wanted.profile)
 
     async def _ask_for(self, url: str) -> Order | None:
         """An order of earlier; None where the CA has no use for it any more."""
@@ -316,6 +375,21 @@ async def _to_the_end(work: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.gather(writing, return_exceptions=True)
         raise
+
+
+def _certificate_id(facts: Facts) -> str | None:
+    """What its CA knows a certificate by; None where it doesn't say which key signed it."""
+    key_id = facts.authority_key_id
+    return None if key_id is None else certificate_id(key_id, facts.serial)
+
+
+def _may_be_about_replaces(refused: Problem) -> bool:
+    """Whether an order might be taken without `replaces`, of which CAs say no in many ways.
+
+    "alreadyReplaced" (RFC 9773 §7.4) is one of them; a restored backup gets "unauthorized".
+    """
+    busy = refused.type in {"rateLimited", "badNonce"} or refused.status >= _SERVER_ERROR
+    return not busy
 
 
 def _is_spent(folder: CertificateFolder) -> bool:

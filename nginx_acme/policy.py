@@ -13,16 +13,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from nginx_acme.errors import NO_TYPE
+from nginx_acme.errors import NO_TYPE, AcmeError, OrderFailed, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from nginx_acme.errors import Problem
+    from collections.abc import Iterable, Mapping, Sequence
 
 SHORT_LIFE = timedelta(days=10)
+LATEST = 1 / 6
+"""Of the life, before its end: no advice makes a renewal later than that."""
+EARLIEST = 1 / 100
+"""Of the life, after its beginning: a CA that says "at once" of whatever it has just issued gets an
+order a day for a certificate of 90 days, not one a minute."""
 FIRST_RETRIES = tuple(timedelta(minutes=m) for m in (1, 10, 100))
 RETRIES_WITHOUT_CERTIFICATE = tuple(timedelta(hours=h) for h in (3, 6, 12, 24))
 DAILY = timedelta(hours=24)
@@ -34,6 +38,7 @@ _WORD = re.compile(r"[a-z0-9_*:-]+(?:\.[a-z0-9_-]+)*")
 """What may be a name in a CA's words: without quotes around it and the full stop behind it."""
 _ONE_SET = "exact set of"
 """Of names; Boulder's limit of certificates with the same ones, which it doesn't repeat."""
+_NOT_OF_A_NAME = frozenset({"rateLimited", "serverInternal"})
 _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
 EARLIEST_CLOCK = datetime(2026, 11, 1, tzinfo=UTC)
@@ -77,6 +82,47 @@ class Life:
         """How long it is valid, never negative."""
         return max(self.not_after - self.not_before, timedelta(0))
 
+    @property
+    def latest_renewal(self) -> datetime:
+        """What no advice puts off."""
+        return self.not_after - self.length * LATEST
+
+
+class Word(StrEnum):
+    """By whose word a certificate is renewed when it is."""
+
+    RENEW_BEFORE = "renew_before"
+    RENEWAL_INFORMATION = "renewal information"
+    LIFETIME = "lifetime"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a certificate is to be renewed, and by whose word."""
+
+    moment: datetime
+    word: Word
+
+
+def when_due(
+    life: Life, *, renew_before: timedelta | None = None, advised: datetime | None = None
+) -> Due:
+    """When to renew a certificate: as the operator says, else its CA, else by its life.
+
+    Args:
+        life: its validity.
+        renew_before: the operator's, before its end; not followed where that is within the first
+            sixth of the life: it is meant for longer ones, and each would be due when it comes.
+        advised: the moment that was drawn from the CA's window (RFC 9773 §4.2); not followed where
+            it is in the last sixth.
+    """
+    if renew_before is not None and renew_before <= life.length * (1 - LATEST):
+        return Due(life.not_after - renew_before, Word.RENEW_BEFORE)
+    if renew_before is None and advised is not None and advised <= life.latest_renewal:
+        earliest = life.not_before + life.length * EARLIEST
+        return Due(max(advised, earliest), Word.RENEWAL_INFORMATION)
+    return Due(renewal_time(life), Word.LIFETIME)
+
 
 def renewal_time(life: Life) -> datetime:
     """When two thirds of the life are over; half of it where it is shorter than ten days."""
@@ -84,17 +130,30 @@ def renewal_time(life: Life) -> datetime:
     return life.not_before + life.length * share
 
 
-def decide(life: Life | None, next_attempt: datetime | None, now: datetime) -> Decision:
+def decide(
+    life: Life | None,
+    due: datetime | None,
+    next_attempt: datetime | None,
+    now: datetime,
+    *,
+    left_out: Sequence[str] = (),
+) -> Decision:
     """What to do about one certificate.
 
     Args:
         life: of the certificate that is there and right; None where there is none.
+        due: when that is to be renewed (`when_due`).
         next_attempt: not before this time, after failures; None without.
         now: the wall clock, aware.
+        left_out: names that it should have and hasn't. It is asked for with them again and again,
+            also while it is not due.
     """
-    if life is not None and now < (due := renewal_time(life)):
+    if due is None or now >= due:
+        reason = _reason(life, now)
+    elif left_out:
+        reason = f"it is without {', '.join(left_out)}"
+    else:
         return Keep(due)
-    reason = _reason(life, now)
     blocked = believed(next_attempt, now)
     if blocked is not None and now < blocked:
         return Wait(blocked, reason)
@@ -107,6 +166,43 @@ def _reason(life: Life | None, now: datetime) -> str:
     if now >= life.not_after:
         return f"it expired on {life.not_after:%Y-%m-%d}"
     return f"it expires on {life.not_after:%Y-%m-%d}"
+
+
+def dead_names(error: AcmeError) -> Mapping[str, Problem]:
+    """The names that an order failed for, each with its problem; none where it wasn't for names.
+
+    An order is refused for names, too (RFC 8555 §6.7.1: subproblems). What the CA is to blame for,
+    or what only takes time, is no fault of a name.
+    """
+    found: Mapping[str, Problem] = {}
+    if isinstance(error, OrderFailed):
+        found = error.problems
+    elif isinstance(error, Problem) and error.type not in _NOT_OF_A_NAME:
+        found = {each.identifier: each for each in error.subproblems if each.identifier}
+    return {name: problem for name, problem in found.items() if problem.type not in _NOT_OF_A_NAME}
+
+
+def may_leave_out(
+    life: Life | None, due: datetime | None, failures: int, now: datetime, *, loses: bool
+) -> bool:
+    """Whether to go on without names for which the order fails.
+
+    At once where nothing can be served. A certificate with all names is better than a new one
+    without some, as long as it lives: so only when half of the time between renewal and expiry is
+    gone, and never for what a first attempt says; a name server that restarts is no dead name.
+
+    Args:
+        life: of the certificate that there is; None where there is none.
+        due: when that is to be renewed.
+        failures: attempts that failed in a row, this one included.
+        now: the wall clock.
+        loses: whether the certificate that there is has one of the names.
+    """
+    if life is None or due is None or now >= life.not_after:
+        return True
+    if now < due:
+        return False
+    return not loses or (failures > 1 and now >= due + (life.not_after - due) / 2)
 
 
 def believed(stored: datetime | None, now: datetime) -> datetime | None:
@@ -147,6 +243,7 @@ def retry_time(
     permanent: bool,
     retry_after: datetime | None,
     dice: float,
+    due: datetime | None = None,
 ) -> datetime:
     """When to ask again after the `failures`-th failure in a row (the first is 1).
 
@@ -157,11 +254,15 @@ def retry_time(
         permanent: asking again can't change the answer; once a day.
         retry_after: the CA's own word; believed up to `FARTHEST`.
         dice: in [0, 1), spreads the retries by `JITTER` to both sides.
+        due: when it has to be renewed in any case. What is asked for earlier, since it lacks a
+            name, doesn't put that off.
     """
     delay = DAILY if permanent else _delay(failures, now, life)
-    spread = delay * (1 + JITTER * (2 * dice - 1))
+    moment = now + delay * (1 + JITTER * (2 * dice - 1))
+    if due is not None and due > now:
+        moment = min(moment, due)
     asked = believed(retry_after, now)
-    return max(now + spread, asked) if asked else now + spread
+    return max(moment, asked) if asked else moment
 
 
 def _delay(failures: int, now: datetime, life: Life | None) -> timedelta:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.master import Master
-    from nginx_acme.reconcile import Outcome
+    from nginx_acme.ports import Outcome
     from nginx_acme.store import AccountFolder, Identity
     from nginx_acme.work import Work
 

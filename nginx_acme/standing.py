@@ -6,15 +6,17 @@ Reads the store and writes nothing; asks nobody. What the clock says is an argum
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from nginx_acme.policy import Decision, Life, Renew, decide
+from nginx_acme.policy import Decision, Due, Life, Renew, decide, when_due
 from nginx_acme.store import Attempt, Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
+    from nginx_acme.ari import Advice
     from nginx_acme.certificate import Bundle
     from nginx_acme.plan import Certificate
     from nginx_acme.store import CertificateFolder, Store
@@ -26,7 +28,8 @@ class Standing:
 
     `folder` is its own in the store, if it has one yet. `bundle` is the certificate's own, which
     is `usable` if it is good today; `shown` is what nginx is given, which may be another one
-    meanwhile or instead.
+    meanwhile or instead. `due` is when the certificate's own is renewed, `advice` what its CA said
+    of that, and `left_out` are the names that it should have and hasn't.
     """
 
     certificate: Certificate
@@ -37,6 +40,9 @@ class Standing:
     attempt: Attempt
     decision: Decision
     usable: bool
+    due: Due | None = None
+    advice: Advice | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -52,6 +58,26 @@ class Standing:
 def life_of(bundle: Bundle | None) -> Life | None:
     """The validity of a bundle; None where there is none."""
     return Life(bundle.facts.not_before, bundle.facts.not_after) if bundle else None
+
+
+def due_of(certificate: Certificate, bundle: Bundle | None, advice: Advice | None) -> Due | None:
+    """When a bundle of a certificate is to be renewed; None where there is none."""
+    life, before = life_of(bundle), certificate.issuer.renew_before
+    if life is None:
+        return None
+    return when_due(
+        life,
+        renew_before=None if before is None else timedelta(seconds=before),
+        advised=advice.moment if advice else None,
+    )
+
+
+def left_out_of(certificate: Certificate, bundle: Bundle | None) -> tuple[str, ...]:
+    """The names that somebody asked for and that a bundle of the certificate doesn't have."""
+    if bundle is None:
+        return ()
+    names = (name.value for name in certificate.names if name.value not in certificate.optional)
+    return tuple(name for name in names if not bundle.facts.covers(name))
 
 
 def standings(
@@ -93,6 +119,8 @@ def of_folder(
         bundle = folder.own(key_type) if folder else None
         shown = folder.read(key_type) if folder else None
         attempt = folder.attempt(key_type) if folder else Attempt()
+        advice = folder.advice(key_type) if folder and bundle else None
+        due, left_out = due_of(certificate, bundle, advice), left_out_of(certificate, bundle)
         yield Standing(
             certificate,
             folder,
@@ -100,8 +128,17 @@ def of_folder(
             bundle,
             shown,
             attempt,
-            decision=decide(life_of(bundle), attempt.next, now),
+            decision=decide(
+                life_of(bundle),
+                due.moment if due else None,
+                attempt.next,
+                now,
+                left_out=left_out,
+            ),
             usable=_is_good(bundle, now),
+            due=due,
+            advice=advice,
+            left_out=left_out,
         )
 
 

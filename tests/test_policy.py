@@ -66,7 +66,8 @@ def test_renewal_time_is_inside_the_validity(length: timedelta) -> None:
 )
 def test_decide(one: Life | None, next_attempt: datetime | None, expected: policy.Decision) -> None:
     """A right certificate is kept until it is due; nothing is asked before its next attempt."""
-    assert decide(one, next_attempt, NOW) == expected
+    due = renewal_time(one) if one else None
+    assert decide(one, due, next_attempt, NOW) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from nginx_acme.errors import StateError
 from nginx_acme.identifiers import Name
 from nginx_acme.log import Log
 from nginx_acme.plan import Certificate, Issuer
+from nginx_acme.ports import Outcome, Ports
 from nginx_acme.preflight import Findings
 from nginx_acme.progress import Lines
-from nginx_acme.reconcile import AT_ONCE, Outcome, Ports, reconcile
+from nginx_acme.reconcile import AT_ONCE, reconcile
 from nginx_acme.store import Identity, Store
 from tests.acme.applicant import Answers
 from tests.fake_ca import FakeCa, busy, refused, slow

@@ -22,6 +22,7 @@ from nginx_acme.acme.resources import (
     Challenge,
     Directory,
     Order,
+    RenewalInfo,
     certificate_chain,
     is_https,
 )
@@ -248,6 +249,18 @@ class Client:
         links = ", ".join(answer.headers.get_list("link"))
         alternates = (urljoin(url, found) for found in _ALTERNATE.findall(links))
         return Chain(certificate_chain(answer.body), tuple(filter(is_https, alternates)))
+
+    async def renewal_info(self, certificate_id: str) -> RenewalInfo | None:
+        """When a certificate should be renewed (RFC 9773 §4); None: the CA has no such advice.
+
+        Needs no account.
+        """
+        resource = (await self.directory()).renewal_info
+        if resource is None:
+            return None
+        url = f"{resource.rstrip('/')}/{certificate_id}"
+        answer = await self._gate.exchange("GET", url, repeatable=True)
+        return RenewalInfo.from_json(answer.json(), retry_after=answer.retry_after)
 
     # --- requests ---------------------------------------------------------------------------
 

@@ -51,7 +51,9 @@ that it will take longer: some need a person's consent. The order stays as it is
 SETTLE_DELAYS = (0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0)
 """Seconds between looks at the authorizations of an order that has failed."""
 
-_FAILED = frozenset(AuthorizationStatus) - {AuthorizationStatus.PENDING, AuthorizationStatus.VALID}
+_PENDING = frozenset({AuthorizationStatus.PENDING})
+_USABLE = _PENDING | {AuthorizationStatus.VALID}
+_FAILED = frozenset(AuthorizationStatus) - _USABLE
 _UNAUTHORIZED = frozenset({OrderStatus.PENDING})
 _UNISSUED = frozenset({OrderStatus.PENDING, OrderStatus.READY, OrderStatus.PROCESSING})
 
@@ -142,14 +144,21 @@ async def complete(
         await run.clean_up()
 
 
-async def abandon(client: Client, order: Order) -> None:
+async def abandon(client: Client, order: Order, *, replaces: bool = False) -> None:
     """Make an order that nobody wants any more invalid, as far as it is open (§7.5.2).
 
     Valid authorizations stay, for the next order. What is gone already is no error.
+
+    Args:
+        client: with the account of the order.
+        order: as the CA told of it last.
+        replaces: it is to replace a certificate, which no other order may do as long as this one
+            is open (RFC 9773 §5). So one that is ready is ended at the price of an authorization.
     """
-    if order.status is not OrderStatus.PENDING:
-        return  # there is none that is undecided
-    await _all(_deactivate(client, url) for url in order.authorizations)
+    if order.status is OrderStatus.PENDING:
+        await _all(_deactivate(client, url, _PENDING) for url in order.authorizations)
+    if order.status is OrderStatus.READY and replaces:
+        await _all(_deactivate(client, url, _USABLE) for url in order.authorizations[:1])
 
 
 def problems(order: Order, authorizations: Iterable[Authorization]) -> Mapping[str, Problem]:
@@ -334,10 +343,11 @@ class _Run:
         return max(wait, delay) if wait <= LONGEST_LAG else None
 
 
-async def _deactivate(client: Client, url: str) -> None:
+async def _deactivate(client: Client, url: str, statuses: frozenset[AuthorizationStatus]) -> None:
+    """Deactivate an authorization that is in one of these statuses."""
     try:
         authorization = await client.authorization(url)
-        if authorization.status is AuthorizationStatus.PENDING:
+        if authorization.status in statuses:
             await client.deactivate_authorization(url)
     except Problem as problem:
         # malformed: decided since it was asked for

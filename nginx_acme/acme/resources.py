@@ -21,6 +21,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from nginx_acme.acme.jws import base64url
 from nginx_acme.errors import NO_TYPE, Problem, UnexpectedAnswer
 
 if TYPE_CHECKING:
@@ -274,7 +275,10 @@ class Authorization:
 
 @dataclass(frozen=True, slots=True)
 class RenewalInfo:
-    """When a certificate should be renewed (RFC 9773 §4.2); `retry_after`: when to ask again."""
+    """When a certificate should be renewed (RFC 9773 §4.2); `retry_after`: when to ask again.
+
+    `explanation` is a page that says why, by https.
+    """
 
     start: datetime
     end: datetime
@@ -289,7 +293,19 @@ class RenewalInfo:
         start, end = window.time("start"), window.time("end")
         if end <= start:
             raise window.wrong("end", "later than the start", str(end))
-        return cls(start, end, info.optional_text("explanationURL"), retry_after)
+        page = info.optional_text("explanationURL")
+        return cls(start, end, page if page and is_https(page) else None, retry_after)
+
+
+def certificate_id(authority_key_id: bytes, serial: int) -> str:
+    """What a CA knows a certificate by (RFC 9773 §4.1).
+
+    Args:
+        authority_key_id: the keyIdentifier of the certificate's AuthorityKeyIdentifier.
+        serial: its number; as DER writes it, with a zero before a first byte over 127.
+    """
+    octets = serial.to_bytes(serial.bit_length() // 8 + 1, signed=True)
+    return f"{base64url(authority_key_id)}.{base64url(octets)}"
 
 
 def problem_from_json(

@@ -35,8 +35,9 @@ from nginx_acme.errors import StateError
 from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
-from nginx_acme.store.certificates import UNKNOWN, Attempt, CertificateFolder, Identity, Issued
+from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity
 from nginx_acme.store.instances import Instance, instance_name
+from nginx_acme.store.notes import NO_ATTEMPT, Attempt, Issued
 from nginx_acme.store.pending import Pending, PendingOrder
 from nginx_acme.store.records import Access
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from nginx_acme.certificate import Bundle
 
 __all__ = [
+    "NO_ATTEMPT",
     "UNKNOWN",
     "AccountFolder",
     "Attempt",

@@ -3,7 +3,8 @@
     certificates/LABEL/
       ecdsa-256.pem             what nginx serves: ours, the nearest there was, or a temporary one
       ecdsa-256.previous.pem    the one before it, where that was ours
-      state.json                identity; per key type who issued what, and the last attempts
+      state.json                identity; per key type who issued what, when the CA wants it to
+                                be renewed, and the last attempts
       pending/                  see `pending`
 
 Files are trusted, not notes. Who issued a bundle is noted by its serial number, so a note about
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme import disk
@@ -23,12 +23,23 @@ from nginx_acme.errors import BadBundle, StateError
 from nginx_acme.key_types import KEY_TYPES, file_name
 from nginx_acme.store import records
 from nginx_acme.store.labels import label_of
+from nginx_acme.store.notes import (
+    NO_ATTEMPT,
+    Attempt,
+    Issued,
+    advice_fields,
+    attempt_fields,
+    issued_fields,
+    read_advice,
+    read_attempt,
+    read_issued,
+)
 from nginx_acme.store.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
 
+    from nginx_acme.ari import Advice
     from nginx_acme.certificate import Bundle
     from nginx_acme.store.records import Access, Fields
 
@@ -49,25 +60,6 @@ class Identity(NamedTuple):
     directory_url: str
     names: frozenset[str]
     profile: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """How trying went since the last success, for one key type; `problem` in the CA's words."""
-
-    failures: int = 0
-    next: datetime | None = None
-    problem: str | None = None
-    at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """Who issued a bundle; `account` is the name of the account's folder."""
-
-    directory_url: str
-    account: str | None
-    not_after: datetime | None
 
 
 class _Look(NamedTuple):
@@ -143,24 +135,20 @@ class CertificateFolder:
         bundle = self.read(key_type)
         if bundle is None:
             return None
-        note = records.table(
-            records.table(self._entry(key_type).get("issued")).get(_serial(bundle))
-        )
-        directory_url = records.text(note.get("directory_url"))
-        if directory_url is None:
-            return None
-        not_after = records.time(note.get("not_after"))
-        return Issued(directory_url, records.text(note.get("account")), not_after)
+        issued = records.table(self._entry(key_type).get("issued"))
+        return read_issued(records.table(issued.get(_serial(bundle))))
 
     def attempt(self, key_type: str) -> Attempt:
         """How trying went since the last success. Its times are bounded by `policy`, not here."""
-        entry = self._entry(key_type)
-        return Attempt(
-            failures=records.count(entry.get("failures")),
-            next=records.time(entry.get("next")),
-            problem=records.text(entry.get("problem")),
-            at=records.time(entry.get("at")),
-        )
+        return read_attempt(self._entry(key_type))
+
+    def advice(self, key_type: str) -> Advice | None:
+        """What the CA said of the renewal of what lies at `bundle_path`; None: it wasn't asked."""
+        bundle = self.read(key_type)
+        note = records.table(self._entry(key_type).get("advice"))
+        if bundle is None or note.get("serial") != _serial(bundle):
+            return None
+        return read_advice(note)
 
     def refresh(self) -> None:
         """Read again what is noted: another process may have done the work meanwhile."""
@@ -173,9 +161,15 @@ class CertificateFolder:
     # Writing
 
     def install(
-        self, key_type: str, bundle: Bundle, issued_by: str, account: str | None = None
+        self,
+        key_type: str,
+        bundle: Bundle,
+        issued_by: str,
+        account: str | None = None,
+        *,
+        attempt: Attempt = NO_ATTEMPT,
     ) -> None:
-        """Make `bundle` what nginx is given, durably; the attempts start from zero.
+        """Make `bundle` what nginx is given, durably.
 
         What lay there before is kept: as the previous one where it was this certificate, set
         aside where it was damaged. Doing it twice is the same as once.
@@ -185,19 +179,16 @@ class CertificateFolder:
             bundle: checked against key and names (`make_bundle`).
             issued_by: directory URL of the issuer, which after a failover is not the identity's.
             account: the name of the account's folder.
+            attempt: how trying goes on; it starts from zero where the bundle has all that it should.
         """
         self._access.demand()
         disk.sweep(self.path)
         self._make_room(key_type, bundle)
         self._write(key_type, bundle, durable=True)
         disk.sync_folder(os.path.dirname(self.path))
-        note = {
-            "directory_url": issued_by,
-            "account": account,
-            "not_after": records.time_text(bundle.facts.not_after),
-        }
+        note = issued_fields(Issued(issued_by, account, bundle.facts.not_after))
         issued = {_serial(bundle): note, **self._note_of_previous(key_type)}
-        self._note(key_type, issued=issued, placed=None, **_attempt_fields(Attempt()))
+        self._note(key_type, issued=issued, placed=None, **attempt_fields(attempt))
 
     def place_nearest(self, key_type: str, bundle: Bundle) -> None:
         """Let nginx have `bundle` for now: another certificate's, an expired or a temporary one.
@@ -233,7 +224,12 @@ class CertificateFolder:
     def record(self, key_type: str, attempt: Attempt) -> None:
         """Note how an attempt went."""
         self._access.demand()
-        self._note(key_type, **_attempt_fields(attempt))
+        self._note(key_type, **attempt_fields(attempt))
+
+    def note_advice(self, key_type: str, bundle: Bundle, advice: Advice) -> None:
+        """Note what the CA said of the renewal of `bundle`; it says nothing of another one."""
+        self._access.demand()
+        self._note(key_type, advice={"serial": _serial(bundle), **advice_fields(advice)})
 
     def _write(self, key_type: str, bundle: Bundle, *, durable: bool) -> None:
         path = self.bundle_path(key_type)
@@ -353,15 +349,6 @@ def _identity_fields(identity: Identity) -> Fields:
         "directory_url": identity.directory_url,
         "names": sorted(identity.names),
         "profile": identity.profile,
-    }
-
-
-def _attempt_fields(attempt: Attempt) -> Fields:
-    return {
-        "failures": attempt.failures,
-        "next": records.time_text(attempt.next),
-        "problem": attempt.problem,
-        "at": records.time_text(attempt.at),
     }
 
 

@@ -1,0 +1,286 @@
+"""One certificate in one run: asked from its issuer, and what is remembered of how that went.
+
+One name that fails takes the order down, and with it the certificate of all the others, who have
+done nothing. So they are ordered without it where `policy.may_leave_out` says so: the others'
+authorizations are good by then, and the second order costs no challenge. What came of it is used
+like any other, and known as lacking: the whole set is asked for again by the ordinary backoff.
+
+A failure is on disk before anything else is asked, also before the order without the names that
+failed: whoever is killed in between, and started again, has to wait like everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from nginx_acme import ari, policy
+from nginx_acme.acme.order import Unfinished
+from nginx_acme.acme.presets import LOCAL
+from nginx_acme.acme.resources import OrderStatus
+from nginx_acme.certificate import make_bundle, new_key
+from nginx_acme.errors import AcmeError, NginxAcmeError, OrderFailed, Problem, StateError
+from nginx_acme.issuance import Wanted
+from nginx_acme.local import LocalAuthority
+from nginx_acme.policy import Renew
+from nginx_acme.sessions import NotAsked, Sessions
+from nginx_acme.standing import due_of, left_out_of, life_of
+from nginx_acme.store import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AsyncExitStack
+    from datetime import datetime
+
+    from nginx_acme.certificate import Bundle
+    from nginx_acme.issuance import Session
+    from nginx_acme.plan import Certificate
+    from nginx_acme.ports import Outcome, Ports
+    from nginx_acme.preflight import Findings
+    from nginx_acme.store import CertificateFolder
+
+STILL_ISSUING = timedelta(minutes=10)
+"""Between two looks at an order that is processing, where the CA doesn't say."""
+ABOUT_THE_KEY = frozenset({"badCSR", "badPublicKey"})
+"""Refusals that say nothing of the other key types."""
+BLOCKED = "preflight"
+"""The type of a problem that no CA was asked for."""
+
+
+class TooLate(NginxAcmeError):
+    """The time for new challenges is over; the order stays for the next run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One attempt: for which certificate, and what is asked; `failures`: of those before it."""
+
+    certificate: Certificate
+    wanted: Wanted
+    failures: int
+
+    @property
+    def folder(self) -> CertificateFolder:
+        return self.wanted.folder
+
+    @property
+    def own(self) -> Bundle | None:
+        """What there is of it."""
+        return self.folder.own(self.wanted.key_type)
+
+
+class Obtaining:
+    """Gets certificates in a run, one key type at a time, under the certificate's lock.
+
+    `local_names` are those of all certificates of the issuer `local`, which its root may sign.
+    """
+
+    def __init__(
+        self,
+        ports: Ports,
+        sessions: Sessions,
+        stack: AsyncExitStack,
+        outcome: Outcome,
+        local_names: Sequence[str],
+    ) -> None:
+        self._ports = ports
+        self._sessions = sessions
+        self._stack = stack
+        self._outcome = outcome
+        self._local_names = local_names
+        self._doubts: dict[str, Mapping[str, str]] = {}
+        self._dead: dict[str, Mapping[str, Problem]] = {}
+
+    async def get(
+        self, certificate: Certificate, folder: CertificateFolder, key_type: str, because: str
+    ) -> bool:
+        """Get one certificate; whether the next key type can be asked for.
+
+        What went wrong is on disk and in the log.
+        """
+        progress = self._ports.progress
+        progress.started(folder.label, because)
+        optional = certificate.optional
+        wanted = Wanted(folder, key_type, certificate.names, certificate.profile, optional)
+        one = _Try(certificate, wanted, folder.attempt(key_type).failures)
+        try:
+            bundle = await self._obtain(one)
+        except TooLate:
+            progress.done(folder.label, "goes on through nginx")
+            return False
+        except StateError:
+            raise
+        except NginxAcmeError as error:
+            self._failed(one, error)
+            return isinstance(error, Problem) and error.type in ABOUT_THE_KEY
+        self._outcome.installed.append(wanted)
+        self._note(one, bundle)
+        return True
+
+    def _note(self, one: _Try, bundle: Bundle) -> None:
+        """What is to be known of a certificate that came, besides itself."""
+        folder, key_type, now = one.folder, one.wanted.key_type, self._ports.now()
+        if not one.certificate.issuer.local:
+            folder.note_advice(key_type, bundle, ari.first(now))
+        lacks = left_out_of(one.certificate, bundle)
+        if not lacks:
+            self._let_rest(one, bundle)
+        facts, without = bundle.facts, f", without {', '.join(lacks)}" if lacks else ""
+        self._ports.progress.done(
+            folder.label,
+            f"issued by {facts.issuer}, valid until {facts.not_after:%Y-%m-%d %H:%M} UTC{without}",
+        )
+
+    def _let_rest(self, one: _Try, bundle: Bundle) -> None:
+        """One that is due when it comes is not asked for again at once."""
+        now, life = self._ports.now(), life_of(bundle)
+        due = due_of(one.certificate, bundle, None)
+        if isinstance(policy.decide(life, due.moment if due else None, None, now), Renew):
+            moment = policy.retry_time(
+                1, now, life=life, permanent=False, retry_after=None, dice=self._ports.dice()
+            )
+            one.folder.record(one.wanted.key_type, Attempt(0, moment, None, now))
+
+    # Whom to ask, and for what -----------------------------------------------------------
+
+    async def _obtain(self, one: _Try) -> Bundle:
+        issuer = one.certificate.issuer
+        if issuer.local:
+            return await asyncio.to_thread(self._issue_locally, one.wanted)
+        session = self._sessions.get(issuer)
+        try:
+            return await self._ask(one, session)
+        except Problem as problem:
+            if problem.type != "accountDoesNotExist":
+                raise
+            session = await self._sessions.with_new_account(session, problem)
+        return await self._ask(one, session)
+
+    def _issue_locally(self, wanted: Wanted) -> Bundle:
+        now, store = self._ports.now(), self._ports.store
+        authority = LocalAuthority.open(store.local, self._local_names, now)
+        key_pem = new_key(wanted.key_type)
+        bundle = make_bundle(key_pem, authority.issue(key_pem, wanted.values, now), wanted.values)
+        wanted.folder.install(wanted.key_type, bundle, LOCAL)
+        return bundle
+
+    async def _ask(self, one: _Try, session: Session) -> Bundle:
+        solver = self._ports.solver(session.account)
+        issuer = one.certificate.issuer
+        self._sessions.must_not_be_refused(issuer)
+        findings = await self._ports.preflight(one.certificate, solver)
+        self._doubts[one.folder.label] = findings.warnings
+        one = self._without_known_dead(one, findings)
+        await session.open(self._stack)
+        self._sessions.must_not_be_refused(issuer)
+        try:
+            return await session.obtain(one.wanted, solver)
+        except (OrderFailed, Problem) as failed:
+            rest = self._without(failed, one)
+        return await session.obtain(rest.wanted, solver)
+
+    def _without_known_dead(self, one: _Try, findings: Findings) -> _Try:
+        """Without what the preflight blocks, and what this run's order for another key failed for.
+
+        Raises:
+            OrderFailed: as `_without`.
+        """
+        blocked = {name: Problem(BLOCKED, why) for name, why in findings.blocked.items()}
+        dead = {**blocked, **self._dead.get(one.folder.label, {})}
+        return self._without(OrderFailed(dead), one) if dead else one
+
+    def _without(self, error: OrderFailed | Problem, one: _Try) -> _Try:
+        """What is asked for without dead names, where it is time to go on without them.
+
+        Raises:
+            AcmeError: `error`; it isn't, or nothing would be left.
+        """
+        dead = policy.dead_names(error)
+        rest = tuple(name for name in one.wanted.names if name.value not in dead)
+        lost = [name for name in dead if name not in one.certificate.optional]
+        if rest in {(), one.wanted.names} or (lost and not self._may_leave_out(one, lost)):
+            raise error
+        label, words = one.folder.label, f"goes on without {', '.join(dead)}: "
+        words += "; ".join(map(str, dead.values()))
+        dead = self._dead[label] = {**self._dead.get(label, {}), **dead}
+        if lost:
+            self._remember(one, OrderFailed(dead))
+            self._ports.log.warn(f"{label}: {words}")
+        else:
+            self._ports.log.notice(f"{label}: {words}")
+        return replace(one, wanted=replace(one.wanted, names=rest))
+
+    def _may_leave_out(self, one: _Try, lost: Sequence[str]) -> bool:
+        if one.certificate.issuer.all_names:
+            return False
+        own, now = one.own, self._ports.now()
+        due = self._due(one)
+        loses = own is not None and any(map(own.facts.covers, lost))
+        return policy.may_leave_out(life_of(own), due, one.failures + 1, now, loses=loses)
+
+    # How it went -------------------------------------------------------------------------
+
+    def _failed(self, one: _Try, error: NginxAcmeError) -> None:
+        """Remember a failure, and tell it."""
+        self._scope(one.certificate, error)
+        label, attempt = one.folder.label, self._remember(one, error)
+        words = f"{attempt.problem}; next attempt {attempt.next:%Y-%m-%d %H:%M:%S} UTC"
+        if _is_issuing(error):
+            self._ports.progress.done(label, words)
+            return
+        self._outcome.failed.append(label)
+        self._ports.progress.failed(label, words)
+
+    def _remember(self, one: _Try, error: NginxAcmeError) -> Attempt:
+        """Record a failure and when to try again, before anything else is asked."""
+        now, key_type = self._ports.now(), one.wanted.key_type
+        words = "; ".join((str(error), *self._doubts_about(one.folder.label, error)))
+        failures = one.failures + _counts(error)
+        later = error.retry_after if isinstance(error, AcmeError) else None
+        if _is_issuing(error):
+            later = later or now + STILL_ISSUING
+        moment = policy.retry_time(
+            failures,
+            now,
+            life=life_of(one.own),
+            permanent=isinstance(error, AcmeError) and error.permanent,
+            retry_after=later,
+            dice=self._ports.dice(),
+            due=self._due(one),
+        )
+        attempt = Attempt(failures, moment, words, now, _blocked(error))
+        one.folder.record(key_type, attempt)
+        return attempt
+
+    def _due(self, one: _Try) -> datetime | None:
+        due = due_of(one.certificate, one.own, one.folder.advice(one.wanted.key_type))
+        return due.moment if due else None
+
+    def _doubts_about(self, label: str, error: NginxAcmeError) -> tuple[str, ...]:
+        """What the preflight found, where the CA has looked, too."""
+        looked = isinstance(error, OrderFailed)
+        return tuple(self._doubts.get(label, {}).values()) if looked else ()
+
+    def _scope(self, certificate: Certificate, error: NginxAcmeError) -> None:
+        """A refusal of all ends the asking: nobody else asks this issuer in this run."""
+        names = (name.value for name in certificate.names)
+        if isinstance(error, Problem) and policy.stops_all(error, names):
+            self._sessions.refuse(certificate.issuer, error)
+
+
+def _counts(error: NginxAcmeError) -> bool:
+    """Whether this is a failure of the certificate, after which it is asked for more rarely."""
+    return not _is_issuing(error) and not isinstance(error, NotAsked)
+
+
+def _is_issuing(error: NginxAcmeError) -> bool:
+    """Whether all is well and the CA only takes its time, as one where people sign."""
+    return isinstance(error, Unfinished) and error.status is OrderStatus.PROCESSING
+
+
+def _blocked(error: NginxAcmeError) -> tuple[str, ...]:
+    """The names that the preflight holds back."""
+    problems = error.problems if isinstance(error, OrderFailed) else {}
+    return tuple(name for name, problem in problems.items() if problem.type == BLOCKED)

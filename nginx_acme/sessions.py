@@ -1,0 +1,104 @@
+"""The issuers of one run: one conversation with each, and who has said no to all that it asks.
+
+What may live here: which session is whose, and how long it is of use. What is said in it is
+`issuance`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from nginx_acme.account import find_account, replace_account
+from nginx_acme.errors import AcmeError, Problem, StateError
+from nginx_acme.issuance import Session
+
+if TYPE_CHECKING:
+    from nginx_acme.plan import Issuer
+    from nginx_acme.ports import Ports
+    from nginx_acme.store import AccountFolder
+
+
+class NotAsked(AcmeError):
+    """What the CA said to another certificate of this run holds for this one, too."""
+
+    def __init__(self, refusal: Problem) -> None:
+        super().__init__(f"not asked for: {refusal}")
+        self.permanent = refusal.permanent
+        self.retry_after = refusal.retry_after
+
+
+class Sessions:
+    """A session for each issuer, made when it is first asked for."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._sessions: dict[Issuer, Session] = {}
+        self._refused: dict[Issuer, Problem] = {}
+        self._replacing = asyncio.Lock()
+        self._replaced: set[Issuer] = set()
+
+    def find(self, issuer: Issuer) -> Session | None:
+        """The session with an issuer; None where the account is lost."""
+        if issuer not in self._sessions:
+            account = find_account(self._ports.store, issuer)
+            if account is None:
+                return None
+            self._sessions[issuer] = self._made(issuer, account)
+        return self._sessions[issuer]
+
+    def get(self, issuer: Issuer) -> Session:
+        """The session with an issuer.
+
+        Raises:
+            StateError: the account is lost.
+        """
+        session = self.find(issuer)
+        if session is None:
+            raise StateError(
+                f'the account at "{issuer.name}" is lost, reload nginx to get another one',
+                self._ports.store.root,
+            )
+        return session
+
+    async def with_new_account(self, session: Session, problem: Problem) -> Session:
+        """A session with a new account, where the CA doesn't know that of `session` any more.
+
+        Raises:
+            Problem: what the CA said, if there has been a new one already.
+        """
+        async with self._replacing:
+            issuer = session.issuer
+            if self._sessions[issuer] is not session:
+                return self._sessions[issuer]
+            store, now = self._ports.store, self._ports.now()
+            account = None
+            if issuer not in self._replaced:
+                account = await asyncio.to_thread(
+                    replace_account, store, issuer, session.account, now
+                )
+            if account is None:
+                self.refuse(issuer, problem)
+                raise problem
+            self._replaced.add(issuer)
+            self._ports.log.error(
+                f"{issuer.name} does not know the account {session.account.url} any more; a new"
+                " one is made"
+            )
+            await self._ports.answer_for(session.account, account)
+            self._sessions[issuer] = self._made(issuer, account)
+            return self._sessions[issuer]
+
+    def refuse(self, issuer: Issuer, refusal: Problem) -> None:
+        """Nobody else asks this issuer in this run."""
+        self._refused.setdefault(issuer, refusal)
+
+    def must_not_be_refused(self, issuer: Issuer) -> None:
+        """Raise NotAsked where the issuer has said no to all of this run."""
+        if issuer in self._refused:
+            raise NotAsked(self._refused[issuer])
+
+    def _made(self, issuer: Issuer, account: AccountFolder) -> Session:
+        ports = self._ports
+        client = ports.connect(issuer, account)
+        return Session(issuer, account, client, ports.now, ports.log, ports.progress)
