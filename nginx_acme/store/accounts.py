@@ -3,6 +3,7 @@
     accounts/NAME/
       key.pem         the account's key; without it there is no account
       account.json    directory URL, the account's URL, terms agreed to, contacts, when it was made
+      limits.json     see `limits`
 
 NAME is the issuer's name, made safe for an nginx variable, and a hash of directory URL and key.
 So an account is found by what it is: a lost `account.json` costs a question to the CA (RFC 8555
@@ -22,6 +23,7 @@ from nginx_acme import disk
 from nginx_acme.errors import BadBundle
 from nginx_acme.store import records
 from nginx_acme.store.labels import variable_of
+from nginx_acme.store.limits import KeptLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +58,11 @@ class AccountFolder:
     def name(self) -> str:
         """The folder's name; also that of its folder for challenges and of its nginx variable."""
         return os.path.basename(self.path)
+
+    @property
+    def limits(self) -> KeptLimits:
+        """What it has to wait for."""
+        return KeptLimits(self.path, self.access)
 
     def save(
         self,
