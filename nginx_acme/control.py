@@ -22,6 +22,7 @@ from nginx_acme.loaded import on_disk
 from nginx_acme.master import find_master
 from nginx_acme.places import borrow, keep
 from nginx_acme.process import check
+from nginx_acme.publish import publish
 from nginx_acme.reload import reload
 from nginx_acme.running import as_started, started_at
 from nginx_acme.sockets import listening
@@ -97,6 +98,7 @@ def _reload(launch: Launch) -> int:
     running.tell_warnings()
     _activate(running, _drafted(running, master), master)
     home = running.home
+    publish(home, launch.log, utc_now())
     if not home.sheltered and unfinished(running.plan.certificates, home.store, utc_now()):
         leave_renew(home, running.error_log, beside_nginx=True)
     return 0

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAIN = "main"
 ISSUER = "acme_issuer"
+LOCATION = "http server location"
+"""Of any depth."""
 
 _TOP = frozenset({MAIN, "http"})
 _BLOCKS = frozenset({"http", "stream", "mail"})
@@ -55,6 +57,7 @@ RULES = {
     "acme_agent": Rule(_TOP),
     "acme_issue": Rule(_TOP),
     "acme_hook": Rule(_TOP, least=2, most=2),
+    "acme_status": Rule(frozenset({LOCATION}), least=0),
 }
 """The directives that nginx doesn't have, wherever they may stand."""
 
@@ -254,6 +257,22 @@ def hook_event(value: str) -> str:
     if value not in HOOK_EVENTS:
         raise Mistake(f'unknown event "{value}"{nearest(value, HOOK_EVENTS)}')
     return value
+
+
+STATUS_FORMATS = ("html", "json", "prometheus")
+"""What a status location can serve (`acme_status`); the first one where nothing is said."""
+
+
+def status_format(args: Sequence[str]) -> str:
+    """``acme_status [html|json|prometheus];``."""
+    if not args:
+        return STATUS_FORMATS[0]
+    if args[0] not in STATUS_FORMATS:
+        raise Mistake(
+            f'invalid value "{args[0]}" in "acme_status" directive, it must be "html", "json" or'
+            ' "prometheus"'
+        )
+    return args[0]
 
 
 def answers_any(value: str) -> bool:

@@ -36,7 +36,7 @@ def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> 
     return generation.write(
         home.instance.path,
         home.main,
-        generate(understood.source, understood.plan, places.layout(added)),
+        generate(understood.source, understood.plan, places.layout(added, home.instance.public)),
         exclude=home.store.root,
     )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.nginx.source import Directive, Include, Source, SourceFile
-    from nginx_acme.plan import Identity, Managed, Plan
+    from nginx_acme.plan import Identity, Managed, Plan, StatusLocation
 
 OUTSIDE = ".outside"
 """Where in a generation the changed files lie that aren't below the main file's folder."""
@@ -35,6 +35,12 @@ _CHALLENGE_MAP = (
     " $nginx_acme_t; }"
 )
 
+STATUS_FILES = {
+    "html": ("status.html", "text/html"),
+    "json": ("status.json", "application/json"),
+    "prometheus": ("metrics.prom", "text/plain; version=0.0.4; charset=utf-8"),
+}
+"""The file of each format that a location can serve, and its type. The first two are ASCII."""
 
 _LONGEST_VARIABLE = 46
 """Characters; with a longer name nginx's `variables_hash_bucket_size` had to be raised."""
@@ -64,12 +70,14 @@ class Layout:
     """What the generated text depends on besides the plan: the places of our files, no states.
 
     `bundle` gives the path of a certificate's file by identity and key type; no identity: the
-    certificate of those that have no name.
+    certificate of those that have no name. `public` is the folder of what is served of how the
+    certificates stand.
     """
 
     bundle: Callable[[Identity | None, str], str]
     answers: tuple[Answer, ...]
     added: tuple[Listen, ...]
+    public: str
 
 
 def generate(source: Source, plan: Plan, layout: Layout) -> dict[str, str]:
@@ -98,6 +106,10 @@ class _Generator:
         if answers := self._answers():
             for server in self._plan.answering:
                 self._edit_after(server.block, answers)
+        for location in self._plan.status:
+            brace = location.block.end - 1
+            text = self._status(location)
+            self._edit(location.block.path, Replacement(brace, brace, text))
         self._edit_http()
         self._edit_climbing_paths()
         self._edit_includes()
@@ -126,6 +138,23 @@ class _Generator:
             f" if (-f ${answer.variable}) {{ return 200 $nginx_acme_token.{answer.thumbprint}; }}"
             for answer in self._layout.answers
         )
+
+    def _status(self, location: StatusLocation) -> str:
+        """One file for every URI of a location.
+
+        After what the user wrote there, for `break` ends what is said with `if`. Not by `alias`:
+        that is refused in a named location, and of ``/status/`` it makes a folder. What the
+        location says itself isn't said again, which nginx would refuse.
+        """
+        name, content_type = STATUS_FILES[location.format]
+        wanted = {
+            "root": quote(self._layout.public),
+            "default_type": quote(content_type),
+            "expires": "-1",
+            "open_file_cache": "off",
+        }
+        said = [f" {one} {value};" for one, value in wanted.items() if one not in location.says]
+        return f"{''.join(said)} types {{ }} rewrite ^ /{name} break; "
 
     def _edit_http(self) -> None:
         """The maps and the added server, in `http` or in one of our own on the last line."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.launch import understand
+from nginx_acme.log import printable
 from nginx_acme.master import find_master
 from nginx_acme.policy import Keep, Wait
 from nginx_acme.report import Overview, Row
@@ -57,25 +58,26 @@ def _wanted(home: Home) -> tuple[Sequence[Certificate], str | None]:
 
 
 def _row(one: Standing, now: datetime) -> Row:
+    """With words of others as they may be shown to anybody, on a terminal too."""
     facts = one.shown.facts if one.shown else None
     certificate = one.certificate
     return Row(
         label=one.label,
         names=tuple(name.value for name in certificate.names),
-        issuer=certificate.issuer.name,
+        issuer=printable(certificate.issuer.name),
         directory_url=certificate.issuer.directory_url,
         key_type=one.key_type,
-        profile=certificate.profile,
+        profile=certificate.profile and printable(certificate.profile),
         state=_state(one),
         not_before=facts.not_before if facts else None,
         not_after=facts.not_after if facts else None,
-        issued_by=facts.issuer if facts else None,
+        issued_by=printable(facts.issuer) if facts else None,
         renewal=one.decision.until if isinstance(one.decision, Keep) else None,
         next_attempt=_next(one, now),
         failures=one.attempt.failures,
-        problem=one.attempt.problem,
+        problem=one.attempt.problem and printable(one.attempt.problem),
         path=one.folder.bundle_path(one.key_type) if one.folder else "",
-        places=tuple(map(str, certificate.places)),
+        places=tuple(printable(str(place)) for place in certificate.places),
     )
 
 

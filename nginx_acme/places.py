@@ -47,9 +47,9 @@ class Places:
     paths: Mapping[Place, str]
     answers: tuple[Answer, ...]
 
-    def layout(self, added: tuple[Listen, ...]) -> Layout:
+    def layout(self, added: tuple[Listen, ...], public: str) -> Layout:
         """What the generated text needs to know of all this."""
-        return Layout(lambda identity, key: self.paths[identity, key], self.answers, added)
+        return Layout(lambda identity, key: self.paths[identity, key], self.answers, added, public)
 
 
 def keep(plan: Plan, store: Store, now: datetime) -> Places:

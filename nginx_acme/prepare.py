@@ -22,6 +22,7 @@ from nginx_acme.launch import SHELTER, free_addresses, runs, understand, utc_now
 from nginx_acme.loaded import on_disk
 from nginx_acme.places import answers, borrow, keep
 from nginx_acme.process import check
+from nginx_acme.publish import publish
 from nginx_acme.standing import unfinished
 from nginx_acme.store import Store
 
@@ -66,6 +67,7 @@ def in_store(
         return
     _switch(understood, drafted)
     home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
+    publish(home, understood.launch.log, utc_now())
     if unfinished(plan.certificates, home.store, utc_now()):
         leave_renew(home, understood.error_log)
 
@@ -82,6 +84,7 @@ def in_shelter(understood: Understood) -> Home:
     places = borrow(sheltered.plan, sheltered.home.store, sheltered.home.stand_ins, utc_now())
     drafted = draft(sheltered, places, free_addresses(sheltered))
     _switch(sheltered, drafted)
+    publish(sheltered.home, understood.launch.log, utc_now())
     return sheltered.home
 
 

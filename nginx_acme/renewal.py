@@ -20,6 +20,7 @@ from nginx_acme.loaded import behind, on_disk
 from nginx_acme.master import exists, find_master
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
+from nginx_acme.publish import publish
 from nginx_acme.reload import reload
 from nginx_acme.running import answer_anew, current_work, test_current
 from nginx_acme.sockets import listening
@@ -59,8 +60,14 @@ class Renewal:
         Raises:
             NginxAcmeError: nobody could be asked, or nginx doesn't take what was got.
         """
+        self._home.store.open_for_writing()
+        try:
+            return self._once(force)
+        finally:
+            publish(self._home, self._log, utc_now())
+
+    def _once(self, force: frozenset[Identity]) -> Outcome | None:
         store, home = self._home.store, self._home
-        store.open_for_writing()
         with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
             work, master = self.work(), self.master()
         if master is None and work.answering and self._is_due(work, force):

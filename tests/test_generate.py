@@ -23,6 +23,7 @@ FOLDER = "/etc/nginx"
 STATE = f"{FOLDER}/acme"
 CASES = sorted(path for path in CONFS.iterdir() if path.is_dir())
 WRITE = os.environ.get("NGINX_ACME_EXPECT") == "write"
+PUBLIC = f"{STATE}/public/instances/nginx.conf-3f2a"
 ANSWER = Answer("letsencrypt_9b1c", "THUMBPRINT", f"{STATE}/public/challenges/letsencrypt_9b1c")
 
 
@@ -68,7 +69,7 @@ def generated(case: Path) -> dict[str, str]:
     source = source_of(case)
     plan = make_plan(source, Facts(version, "host.example.com"))
     asks_a_ca = any(not issuer.local for issuer in plan.issuers)
-    layout = Layout(bundle, (ANSWER,) if asks_a_ca else (), plan.added)
+    layout = Layout(bundle, (ANSWER,) if asks_a_ca else (), plan.added, PUBLIC)
     return {mirrored(FOLDER, path): text for path, text in generate(source, plan, layout).items()}
 
 
@@ -111,7 +112,7 @@ def test_two_accounts() -> None:
     source = source_of(CONFS / "one-server-for-both-ports")
     plan = make_plan(source, Facts((1, 30, 0), "host.example.com"))
     other = Answer("corp_77aa", "OTHER", f"{STATE}/public/challenges/corp_77aa")
-    (text,) = generate(source, plan, Layout(bundle, (ANSWER, other), plan.added)).values()
+    (text,) = generate(source, plan, Layout(bundle, (ANSWER, other), plan.added, PUBLIC)).values()
     for answer in (ANSWER, other):
         assert f"map $nginx_acme_token $nginx_acme_file_{answer.name} " in text
         assert text.count(f"return 200 $nginx_acme_token.{answer.thumbprint};") == 1

@@ -109,7 +109,7 @@ def test_nothing_else_changes(files: dict[str, str]) -> None:
     source = read(files)
     plan = make_plan(source, Facts((1, 30, 0), "host.example.com"))
     answers = (Answer("x", "THUMBPRINT", f"{STATE}/x"),) if plan.certificates else ()
-    changed = generate(source, plan, Layout(bundle, answers, plan.added))
+    changed = generate(source, plan, Layout(bundle, answers, plan.added, f"{STATE}/public"))
     for path, text in changed.items():
         user = files[path]
         for directive in plan.ours:

@@ -90,7 +90,7 @@ def _diff(understood: Understood) -> Iterator[str]:
     """The changed files against the user's; the paths of stand-ins are those of a first start."""
     with understood.launch.scratch() as scratch:
         places = borrow(understood.plan, understood.home.store, scratch, utc_now())
-        layout = places.layout(understood.plan.added)
+        layout = places.layout(understood.plan.added, understood.home.instance.public)
         files = generate(understood.source, understood.plan, layout)
     for path, text in files.items():
         yield from difflib.unified_diff(

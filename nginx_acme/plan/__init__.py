@@ -12,6 +12,7 @@ clock and no network; what nginx itself would know besides its configuration com
     addresses      where challenges are answered, and by whom
     serving        whether anybody misses anything while a start waits
     shown          where a client sees which certificate
+    status         where nginx shows how they stand
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from nginx_acme.plan.said import concerns_us, read_said
 from nginx_acme.plan.serving import serves_already
 from nginx_acme.plan.settings import Hook, Settings, read_settings
 from nginx_acme.plan.shown import Shown, shown
+from nginx_acme.plan.status import StatusLocation, status_locations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +54,7 @@ __all__ = [
     "Plan",
     "Settings",
     "Shown",
+    "StatusLocation",
     "concerns_us",
     "make_plan",
 ]
@@ -84,6 +87,8 @@ class Plan:
     """The user's servers that nginx may choose for a challenge."""
     shown: tuple[Shown, ...]
     """Where a client sees which certificate."""
+    status: tuple[StatusLocation, ...]
+    """Where nginx shows how the certificates stand."""
     redirect_ports: Mapping[str, int | None]
     """The https port of each managed name; None where no `http` server has it."""
     ours: tuple[Directive, ...]
@@ -120,6 +125,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         added=added_listens(listens, servers),
         answering=answering_servers(servers, plain, certificates),
         shown=tuple(shown(wanted.managed, certificates, tls)),
+        status=tuple(status_locations(said)),
         redirect_ports=redirect_ports(wanted.managed, certificates, tls),
         ours=said.all,
         serves_already=serves_already(servers, wanted.managed, tls),

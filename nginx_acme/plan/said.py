@@ -108,4 +108,6 @@ def _context(ancestors: Sequence[Directive]) -> str | None:
         return directives.MAIN
     if names[0] not in {*KINDS, "events"} or directives.ISSUER in names:
         return None
+    if names[:2] == ["http", "server"] and set(names[2:]) == {"location"}:
+        return directives.LOCATION
     return " ".join(names[:2]) if len(names) <= 2 else "deeper"  # noqa: PLR2004

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.nginx.listen import Address
     from nginx_acme.nginx.servers import Server
+    from nginx_acme.nginx.source import Directive
     from nginx_acme.plan.certificates import Managed
 
 _CHALLENGE_PATH = "/.well-known/acme-challenge"
@@ -47,7 +48,10 @@ def _only_redirects(server: Server) -> bool:
         for directive in server.own.get("location", ())
         if not any(_CHALLENGE_PATH in argument for argument in directive.args)
     ]
-    return bool(locations) and all(
-        {inner.name for inner in location.block or ()} <= {"return", "rewrite"}
-        for location in locations
-    )
+    return bool(locations) and all(map(_is_idle, locations))
+
+
+def _is_idle(location: Directive) -> bool:
+    """Whether nobody would miss it: it says where else to go, or how certificates stand."""
+    says = {inner.name for inner in location.block or ()}
+    return says <= {"return", "rewrite"} or "acme_status" in says

@@ -77,7 +77,7 @@ _MODES = (
 _CHALLENGES_MODE = 0o711
 _SWEPT = (
     *("", "accounts", "accounts/*", "certificates", "instances/*", "instances/*/generations"),
-    *("local", "public", "public/challenges/*", "public/instances/*"),
+    *("local", "public", "public/challenges/*"),
 )
 """Where a killed process may leave something unfinished; the rest is swept when it is written."""
 _LOCK_WAIT = 10.0  # seconds

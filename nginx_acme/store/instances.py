@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 SEARCHABLE_FOLDER = 0o711
 """nginx's workers open files by paths that lead through a generation."""
-STATUS_DOCUMENT = "status.json"
-"""The name of what is published for programs."""
 WAIT_BUDGET = timedelta(hours=1)
 """A start that waited and never finished was killed by something that will kill the next, too."""
 
+_PUBLIC_FOLDER = 0o755
+_PUBLIC_FILE = 0o644
 _SHORT_HASH = 8
 
 
@@ -95,9 +95,18 @@ class Instance:
         since = records.time((records.load(self._wait) or {}).get("since"))
         return since is not None and timedelta(0) <= now - since < WAIT_BUDGET
 
+    def publish(self, files: Mapping[str, bytes]) -> None:
+        """Let everybody read these files of it, each by its name."""
+        self.access.demand()
+        disk.make_folder(self.public, _PUBLIC_FOLDER)
+        disk.sweep(self.public)
+        for name, data in files.items():
+            path = os.path.join(self.public, name)
+            disk.replace(path, data, mode=_PUBLIC_FILE, durable=False)
+
     def last_look(self) -> datetime | None:
-        """When its certificates were last looked at, by what was published of them then."""
-        path = os.path.join(self.public, STATUS_DOCUMENT)
+        """When its certificates were last looked at, by what was published for programs then."""
+        path = os.path.join(self.public, "status.json")
         return records.time((records.load(path) or {}).get("last_look"))
 
     @property

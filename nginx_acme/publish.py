@@ -1,0 +1,56 @@
+"""What nginx serves of how its certificates stand (`acme_status`): files that its workers only read.
+
+Written by whoever has just looked at all certificates: a start, a reload, a renewal. So every
+file carries the time of the last look, and is written anew also where nothing else has changed:
+whoever watches it sees that nobody looks any more. A page made on demand would need something
+that runs as long as nginx does and that nginx asks; with files nginx answers, and shows how old
+they are, when nothing of ours is running any more.
+
+The pids of nginx and of the agent are left out: they are true only for whoever asks now.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nginx_acme import __version__
+from nginx_acme.errors import NginxAcmeError
+from nginx_acme.generate import STATUS_FILES
+from nginx_acme.overview import gather
+from nginx_acme.report.document import to_json
+from nginx_acme.report.metrics import to_metrics
+from nginx_acme.report.page import to_html
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from nginx_acme.launch import Home
+    from nginx_acme.log import Log
+    from nginx_acme.report import Overview
+
+
+def publish(home: Home, log: Log, now: datetime) -> None:
+    """Write them, as it is `now`, which is the last look from now on.
+
+    That they can't be written is said, and is no reason for anything to fail.
+    """
+    try:
+        found = replace(gather(home, now), nginx_pid=None, agent_pid=None, last_look=now)
+        home.instance.publish(_files(found))
+    except NginxAcmeError as error:
+        log.warn(f"how the certificates stand can't be published: {error}")
+    except Exception as error:  # noqa: BLE001 - no fault of ours in a page stops nginx or a renewal
+        log.error(f"internal error while publishing: {type(error).__name__}: {error}")
+
+
+def _files(found: Overview) -> Mapping[str, bytes]:
+    """Name and content of each."""
+    texts = {
+        "html": to_html(found).encode("ascii", "xmlcharrefreplace"),
+        "json": f"{json.dumps(to_json(found), indent=1)}\n".encode("ascii"),
+        "prometheus": to_metrics(found, __version__).encode("utf-8", "replace"),
+    }
+    return {STATUS_FILES[name][0]: text for name, text in texts.items()}
