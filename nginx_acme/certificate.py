@@ -179,13 +179,13 @@ def _new_key(key_type: str) -> PrivateKey:
     return rsa.generate_private_key(_RSA_EXPONENT, _RSA_SIZES[key_type])
 
 
-def _type_of(key: PrivateKey) -> str:
-    if isinstance(key, rsa.RSAPrivateKey):
+def _type_of(key: PrivateKey | PublicKey) -> str:
+    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
         return f"rsa:{key.key_size}"
     try:
         return _CURVE_TYPES[key.curve.name]
     except KeyError as error:
-        raise BadBundle(f"the private key's curve {key.curve.name} is not used in TLS") from error
+        raise BadBundle(f"the key's curve {key.curve.name} is not used in TLS") from error
 
 
 # Requests
@@ -252,7 +252,28 @@ def read_bundle(pem: bytes) -> Bundle:
     leaf = parts.certificates[0]
     if not _fits(parts.key, leaf):
         raise BadBundle("the private key is not that of the certificate")
-    return Bundle(pem, _facts(parts.key, leaf))
+    return Bundle(pem, _facts(leaf, _type_of(parts.key)))
+
+
+def read_leaf(der: bytes) -> Facts:
+    """What a certificate says of itself that came without its key; DER, as TLS shows it.
+
+    Raises:
+        BadBundle: it can't be read, or its key is of a kind that is not used here.
+    """
+    try:
+        leaf = x509.load_der_x509_certificate(der)
+        key = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadBundle("the certificate can't be read") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        raise BadBundle("the certificate's key is neither ECDSA nor RSA")
+    return _facts(leaf, _type_of(key))
+
+
+def leaf_der(bundle: Bundle) -> bytes:
+    """The certificate of a bundle without its chain, in DER, as TLS shows it."""
+    return take_apart(bundle.pem).certificates[0].public_bytes(Encoding.DER)
 
 
 def make_bundle(key_pem: bytes, chain_pem: bytes, names: Iterable[str]) -> Bundle:
@@ -324,13 +345,13 @@ def _prove(key: PrivateKey, leaf: x509.Certificate) -> None:
         raise InvalidSignature
 
 
-def _facts(key: PrivateKey, leaf: x509.Certificate) -> Facts:
+def _facts(leaf: x509.Certificate, key_type: str) -> Facts:
     try:
         return Facts(
             names=_names_of(leaf),
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
-            key_type=_type_of(key),
+            key_type=key_type,
             issuer=_common_name(leaf.issuer),
             serial=leaf.serial_number,
             temporary=any(extension.oid == TEMPORARY_MARK for extension in leaf.extensions),

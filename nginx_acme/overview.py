@@ -13,6 +13,7 @@ from nginx_acme.launch import understand
 from nginx_acme.log import printable
 from nginx_acme.master import find_master
 from nginx_acme.policy import Keep, Wait
+from nginx_acme.proof import about
 from nginx_acme.report import Overview, Row
 from nginx_acme.running import current_work
 from nginx_acme.standing import standings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.plan import Certificate
     from nginx_acme.standing import Standing
+    from nginx_acme.store import Proof
 
 
 def gather(home: Home, now: datetime) -> Overview:
@@ -37,6 +39,7 @@ def gather(home: Home, now: datetime) -> Overview:
     """
     certificates, pid_file = _wanted(home)
     master = find_master(pid_file) if pid_file else None
+    proofs = home.instance.proofs()
     return Overview(
         now=now,
         instance=home.name,
@@ -44,7 +47,9 @@ def gather(home: Home, now: datetime) -> Overview:
         nginx_pid=master.pid if master else None,
         agent_pid=disk.held_by(home.instance.agent_lock),
         last_look=home.instance.last_look(),
-        rows=tuple(_row(one, now) for one in standings(certificates, home.store, now)),
+        rows=tuple(
+            _row(one, about(one, proofs), now) for one in standings(certificates, home.store, now)
+        ),
     )
 
 
@@ -57,7 +62,7 @@ def _wanted(home: Home) -> tuple[Sequence[Certificate], str | None]:
     return (understood.plan.certificates, understood.pid_file) if understood else ((), None)
 
 
-def _row(one: Standing, now: datetime) -> Row:
+def _row(one: Standing, proof: Proof | None, now: datetime) -> Row:
     """With words of others as they may be shown to anybody, on a terminal too."""
     facts = one.shown.facts if one.shown else None
     certificate = one.certificate
@@ -78,6 +83,8 @@ def _row(one: Standing, now: datetime) -> Row:
         problem=one.attempt.problem and printable(one.attempt.problem),
         path=one.folder.bundle_path(one.key_type) if one.folder else "",
         places=tuple(printable(str(place)) for place in certificate.places),
+        served=proof.served if proof else None,
+        unproved=proof.words if proof else None,
     )
 
 

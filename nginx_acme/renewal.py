@@ -20,6 +20,7 @@ from nginx_acme.loaded import behind, on_disk
 from nginx_acme.master import exists, find_master
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
+from nginx_acme.proof import prove
 from nginx_acme.publish import publish
 from nginx_acme.reload import reload
 from nginx_acme.running import answer_anew, current_work, test_current
@@ -55,16 +56,34 @@ class Renewal:
         self._scene = Scene(home.store, log, home.launch.signals)
 
     def once(self, force: frozenset[Identity] = frozenset()) -> Outcome | None:
-        """Get what is due, reload what was got; None: nginx ended meanwhile.
+        """Get what is due, reload what was got, see it served; None: nginx ended meanwhile.
 
         Raises:
             NginxAcmeError: nobody could be asked, or nginx doesn't take what was got.
         """
         self._home.store.open_for_writing()
+        trouble: str | None = None
         try:
-            return self._once(force)
+            outcome = self._once(force)
+        except NginxAcmeError as error:
+            trouble = "; ".join(str(error).splitlines())
+            raise
         finally:
-            publish(self._home, self._log, utc_now())
+            unserved = self._conclude(trouble)
+        if outcome is not None:
+            outcome.failed.extend(unserved)
+        return outcome
+
+    def _conclude(self, trouble: str | None) -> list[str]:
+        """See what nginx serves, and let it be known; the labels of what it doesn't."""
+        unserved: list[str] = []
+        try:
+            if self.master() is not None:
+                unserved = prove(self.work(), self._home, utc_now(), self._log, trouble)
+        except NginxAcmeError as error:
+            self._log.error(str(error))
+        publish(self._home, self._log, utc_now())
+        return unserved
 
     def _once(self, force: frozenset[Identity]) -> Outcome | None:
         store, home = self._home.store, self._home

@@ -100,7 +100,8 @@ def _certificate(data: Mapping[str, Any]) -> Certificate:
 
 def _shown(data: Mapping[str, Any]) -> Shown:
     listens = tuple(map(_listen, data["listens"]))
-    return Shown(data["certificate"], data["kind"], tuple(data["names"]), listens)
+    names, key_types = tuple(data["names"]), tuple(data["key_types"])
+    return Shown(data["certificate"], data["kind"], names, key_types, listens)
 
 
 def _listen(data: Mapping[str, Any]) -> Listen:

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nginx_acme import certificate
-from nginx_acme.certificate import Bundle, read_bundle, temporary
+from nginx_acme.certificate import Bundle, leaf_der, read_bundle, read_leaf, temporary
 from nginx_acme.errors import BadBundle, ConfigError
 from nginx_acme.key_types import KEY_TYPES
 
@@ -375,6 +375,32 @@ def test_facts() -> None:
     assert facts.serial == leaf.serial_number
     assert facts.issuer == "nginx-acme temporary certificate"
     assert facts.authority_key_id is None
+
+
+@pytest.mark.parametrize("key_type", KEY_TYPES)
+def test_a_certificate_that_came_without_its_key(key_type: str) -> None:
+    """What TLS shows of a bundle says the same of itself."""
+    bundle = temporary(NAMES, key_type, NOW)
+    assert leaf_der(bundle) == leaf_of(bundle).public_bytes(Encoding.DER)
+    assert read_leaf(leaf_der(bundle)) == bundle.facts
+
+
+def test_what_is_no_certificate_of_ours() -> None:
+    """Neither what can't be read nor a key of another kind is guessed at."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    odd = leaf_of(BUNDLE)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(odd.subject)
+        .issuer_name(odd.issuer)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW)
+    )
+    for der in (b"", b"0", builder.sign(key, None).public_bytes(Encoding.DER)):
+        with pytest.raises(BadBundle):
+            read_leaf(der)
 
 
 def test_names_are_canonical_whatever_the_ca_wrote() -> None:

@@ -195,6 +195,48 @@ def test_what_is_left_out(names: str, left: list[str], warning: str | None) -> N
     )
 
 
+def test_where_it_is_shown() -> None:
+    """Each server that shows a certificate: with which of its names and keys, on which addresses."""
+    plan = plan_of(
+        "server { listen 443 ssl proxy_protocol; listen 443 quic; listen 80; server_name a.example.com;"
+        " acme key=rsa:2048; }"
+        "server { listen 443 ssl; listen 8443 ssl; server_name .b.example.com; acme; }"
+        "server { listen 444 ssl; server_name a.example.com; acme key=ecdsa:256; }"
+        "server { listen 445 ssl; ssl_certificate a; server_name c.example.com; }",
+    )
+    shown = [
+        (
+            one.certificate,
+            one.names,
+            one.key_types,
+            [(str(x.address), x.quic, x.proxy_protocol) for x in one.listens],
+        )
+        for one in plan.shown
+    ]
+    assert shown == [
+        (
+            0,
+            ("a.example.com",),
+            ("rsa:2048",),
+            [("0.0.0.0:443", False, True), ("0.0.0.0:443", True, False)],
+        ),
+        (
+            1,
+            ("b.example.com", "www.b.example.com"),
+            ("ecdsa:256",),
+            [("0.0.0.0:443", False, True), ("0.0.0.0:8443", False, False)],
+        ),
+        (0, ("a.example.com",), ("ecdsa:256",), [("0.0.0.0:444", False, False)]),
+    ]
+
+
+def test_starttls_shows_nothing_at_once() -> None:
+    """A mail server that only begins TLS when it is asked has no address to look at."""
+    mail = "mail { server { listen 143; protocol imap; starttls on; server_name a.b.c; acme; } }"
+    (shown,) = plan_of("", main=f"{mail} ").shown
+    assert (shown.kind, shown.listens) == ("mail", ())
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

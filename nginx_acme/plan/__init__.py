@@ -124,7 +124,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         listens=listens,
         added=added_listens(listens, servers),
         answering=answering_servers(servers, plain, certificates),
-        shown=tuple(shown(wanted.managed, certificates, tls)),
+        shown=tuple(shown(wanted.managed, certificates, servers, tls)),
         status=tuple(status_locations(said)),
         redirect_ports=redirect_ports(wanted.managed, certificates, tls),
         ours=said.all,

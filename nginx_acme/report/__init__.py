@@ -49,7 +49,7 @@ class Row:
     served: bool | None = None
     """Whether a handshake with nginx showed it; None where nobody knows."""
     unproved: str | None = None
-    """Why nobody can know."""
+    """Why nobody can know, or what was shown in its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
 from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity
-from nginx_acme.store.instances import Instance, instance_name
+from nginx_acme.store.instances import Instance, Proof, instance_name
 from nginx_acme.store.notes import NO_ATTEMPT, Attempt, Issued
 from nginx_acme.store.pending import Pending, PendingOrder
 from nginx_acme.store.records import Access
@@ -58,6 +58,7 @@ __all__ = [
     "Issued",
     "Pending",
     "PendingOrder",
+    "Proof",
     "Store",
 ]
 
@@ -291,6 +292,7 @@ class Store:
             generation_lock=self._path("locks", f"generation-{name}.lock"),
             agent_lock=self._path("locks", f"agent-{name}.lock"),
             start_lock=self._path("locks", f"start-{name}.lock"),
+            hooks_lock=self._path("locks", f"hooks-{name}.lock"),
             access=self._access,
         )
 

@@ -34,6 +34,19 @@ _SHORT_HASH = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """What handshakes with nginx showed where the certificate with this serial number should be.
+
+    `served` is None where they can't show it; `words` say why, or what was shown in its place.
+    """
+
+    serial: str
+    served: bool | None
+    words: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """The paths of one instance; its locks are in the store's own place."""
 
@@ -43,6 +56,7 @@ class Instance:
     generation_lock: str
     agent_lock: str
     start_lock: str
+    hooks_lock: str
     access: Access = field(repr=False, compare=False)
 
     @property
@@ -79,6 +93,37 @@ class Instance:
         """What nginx has read, as far as it is known."""
         return records.load(self._loaded) or {}
 
+    def note_proofs(self, proofs: Mapping[tuple[str, str], Proof]) -> None:
+        """Note what nginx was seen to serve, by label and key type; what was noted before is gone."""
+        self.access.demand()
+        fields: dict[str, dict[str, object]] = {}
+        for (label, key_type), proof in proofs.items():
+            fields.setdefault(label, {})[key_type] = {
+                "serial": proof.serial,
+                "served": proof.served,
+                "words": proof.words,
+                "at": records.time_text(proof.at),
+            }
+        records.save(self._proofs, fields, durable=False)
+
+    def proofs(self) -> dict[tuple[str, str], Proof]:
+        """What nginx was seen to serve, by label and key type, as far as it is known."""
+        found = {}
+        for label, by_key_type in (records.load(self._proofs) or {}).items():
+            for key_type, noted in records.table(by_key_type).items():
+                if (proof := _proof(records.table(noted))) is not None:
+                    found[label, key_type] = proof
+        return found
+
+    def note_told(self, told: records.Fields) -> None:
+        """Note what hooks have been told (`nginx_acme.hooks.told`)."""
+        self.access.demand()
+        records.save(self._told, told, durable=False)
+
+    def told(self) -> records.Fields:
+        """What hooks have been told."""
+        return records.load(self._told) or {}
+
     def begin_wait(self, now: datetime) -> None:
         """Note that a start waits for certificates, before it does."""
         self.access.demand()
@@ -114,6 +159,14 @@ class Instance:
         return os.path.join(self.path, "loaded.json")
 
     @property
+    def _proofs(self) -> str:
+        return os.path.join(self.path, "proofs.json")
+
+    @property
+    def _told(self) -> str:
+        return os.path.join(self.path, "told.json")
+
+    @property
     def _wait(self) -> str:
         return os.path.join(self.path, "waiting.json")
 
@@ -128,3 +181,12 @@ def instance_name(conf: str, prefix: str, host: str) -> str:
     """
     digest = hashlib.sha256(os.fsencode(f"{conf}\0{prefix}\0{host}")).hexdigest()
     return f"{label_of(os.path.basename(conf))}-{digest[:_SHORT_HASH]}"
+
+
+def _proof(noted: records.Fields) -> Proof | None:
+    serial, at = records.text(noted.get("serial")), records.time(noted.get("at"))
+    if serial is None or at is None:
+        return None
+    served = noted.get("served")
+    known = served if isinstance(served, bool) else None
+    return Proof(serial, known, records.text(noted.get("words")), at)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nginx_acme.store import Instance, Store
+from nginx_acme.store import Instance, Proof, Store
 from tests.store.bundles import NOW
 
 CONF, PREFIX, HOST = "/etc/nginx/nginx.conf", "/etc/nginx", "web1"
@@ -116,3 +116,29 @@ def test_what_nginx_has_read(store: Store, instance: Instance) -> None:
     assert next_start.loaded() == {"example.com": {"ecdsa:256": "1f"}}
     Path(instance.path, "loaded.json").write_bytes(b'{"example.com"')
     assert instance.loaded() == {}
+
+
+def test_what_nginx_was_seen_to_serve(store: Store, instance: Instance) -> None:
+    """It is known to the next process, of each key type; what is broken in it is not known."""
+    assert instance.proofs() == {}
+    instance.make()
+    proofs = {
+        ("a.example", "ecdsa:256"): Proof("1f", True, None, NOW),
+        ("a.example", "rsa:2048"): Proof("20", False, "a temporary one is shown", NOW),
+        ("b.example", "ecdsa:256"): Proof("21", None, "only QUIC shows it", NOW),
+    }
+    instance.note_proofs(proofs)
+    assert Store(store.root).instance(CONF, PREFIX, HOST).proofs() == proofs
+    noted = Path(instance.path, "proofs.json")
+    noted.write_text(noted.read_text().replace('"20"', "20").replace('"21"', "null"))
+    assert instance.proofs().keys() == {("a.example", "ecdsa:256")}
+    noted.write_text('{"a.example": 7, "b.example": {"ecdsa:256": []}}')
+    assert instance.proofs() == {}
+
+
+def test_what_hooks_were_told(store: Store, instance: Instance) -> None:
+    """So is that."""
+    assert instance.told() == {}
+    instance.make()
+    instance.note_told({"version": 1})
+    assert Store(store.root).instance(CONF, PREFIX, HOST).told() == {"version": 1}
