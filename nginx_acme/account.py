@@ -69,7 +69,7 @@ def replace_account(
         if _replaced_lately(account, now):
             return None
         if current is not None:
-            current.forget(now)
+            current.set_aside("forgotten", now)
         return store.create_account(issuer.name, issuer.directory_url, _key_for(issuer), now)
 
 

@@ -14,22 +14,24 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from nginx_acme.acme.order import abandon, complete
 from nginx_acme.acme.resources import Identifier, OrderStatus, certificate_id
 from nginx_acme.certificate import csr, fingerprint, key_type_of, make_bundle, new_key
-from nginx_acme.errors import AcmeError, BadBundle, OrderFailed, Problem, UnexpectedAnswer
+from nginx_acme.errors import BadBundle, OrderFailed, Problem, UnexpectedAnswer
+from nginx_acme.registration import Registration
 from nginx_acme.store import NO_ATTEMPT, PendingOrder
+from nginx_acme.threads import to_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from contextlib import AsyncExitStack
     from datetime import datetime
 
     from nginx_acme.acme.client import Client
     from nginx_acme.acme.order import Solver
-    from nginx_acme.acme.resources import Directory, Order, RenewalInfo
+    from nginx_acme.acme.resources import Order, RenewalInfo
     from nginx_acme.certificate import Bundle, Facts
     from nginx_acme.identifiers import Name
     from nginx_acme.log import Log
@@ -43,19 +45,10 @@ _STEPS = {
     OrderStatus.PROCESSING: "is being issued",
 }
 _SERVER_ERROR = 500
-_NO_CONTACT = frozenset({"invalidContact", "unsupportedContact"})
 
 
 CLOCKS_APART = timedelta(hours=1)
 """From the CA's clock; less than that spoils nothing."""
-
-T = TypeVar("T")
-
-
-class TermsNotAccepted(AcmeError):
-    """The CA has terms of service, and the configuration doesn't say that they are accepted."""
-
-    permanent = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +113,8 @@ class Session:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         await self.connect(stack)
-        if self.account.url is None:
-            await self._register(await self.client.directory())
+        registration = Registration(self.client, self.issuer, self.now, self.log)
+        self.account = await registration.current(self.account)
 
     async def _end(self) -> None:
         """Those who waited for these may have been cancelled; they were not."""
@@ -138,36 +131,6 @@ class Session:
                 f"the clock says {here:%Y-%m-%d %H:%M:%S} UTC, that of {self.issuer.name}"
                 f" {there:%Y-%m-%d %H:%M:%S} UTC"
             )
-
-    async def _register(self, directory: Directory) -> None:
-        """Make the account, or find the one of this key (RFC 8555 §7.3, §7.3.1)."""
-        terms = directory.terms_of_service
-        if directory.external_account_required:
-            raise Problem(
-                "externalAccountRequired",
-                f"{self.issuer.name} makes accounts only for customers that it knows already"
-                " (external account binding), which is not supported yet",
-            )
-        if terms is not None and not self.issuer.accept_terms:
-            raise TermsNotAccepted(
-                f'issuer "{self.issuer.name}" asks to agree to {terms}; if you do, add'
-                ' "accept_terms_of_service;" to its block'
-            )
-        contacts: Sequence[str] = self.issuer.contacts
-        try:
-            account = await self.client.new_account(contacts, terms_agreed=terms is not None)
-        except Problem as problem:
-            if problem.type not in _NO_CONTACT or not contacts:
-                raise
-            self.log.warn(f"{self.issuer.name} takes no such contact, it is left out: {problem}")
-            contacts = ()
-            account = await self.client.new_account((), terms_agreed=terms is not None)
-        if terms is not None:
-            self.log.notice(f"{self.issuer.name}: by registering you agree to {terms}")
-        agreed, kept = self.now() if terms is not None else None, tuple(contacts)
-        self.account = await _to_the_end(
-            lambda: self.account.save(url=account.url, contacts=kept, terms=terms, agreed=agreed)
-        )
 
     async def renewal_info(self, facts: Facts) -> RenewalInfo | None:
         """When a certificate of this CA should be renewed; None where it gives no such advice."""
@@ -213,7 +176,7 @@ class Session:
                 f"not the certificate that was ordered: {stranger}"
             ) from stranger
         self._must_be_alive(bundle)
-        await _to_the_end(lambda: self._keep(wanted, bundle))
+        await to_the_end(lambda: self._keep(wanted, bundle))
         return bundle
 
     def _must_be_alive(self, bundle: Bundle) -> None:
@@ -243,7 +206,7 @@ class Session:
         there = pending.key_pem()
         if there is not None and _is_type(there, wanted.key_type):
             return
-        await _to_the_end(lambda: pending.save_key(new_key(wanted.key_type)))
+        await to_the_end(lambda: pending.save_key(new_key(wanted.key_type)))
 
     async def _order(self, wanted: Wanted) -> tuple[Wanted, Order]:
         """A new order. What speaks against replacing a certificate is no reason not to have one."""
@@ -269,7 +232,9 @@ class Session:
         own, issued = wanted.folder.own(wanted.key_type), wanted.folder.issued(wanted.key_type)
         if own is None or issued is None:
             return None
-        if (issued.directory_url, issued.account) != (self.issuer.directory_url, self.account.name):
+        if issued.directory_url != self.issuer.directory_url:
+            return None
+        if issued.account not in self.account.names:
             return None
         directory = await self.client.directory()
         return _certificate_id(own.facts) if directory.renewal_info is not None else None
@@ -362,19 +327,6 @@ class Session:
             not over or order.status is OrderStatus.VALID
         )
         return order if usable else None
-
-
-async def _to_the_end(work: Callable[[], T]) -> T:
-    """Do it in a thread. Whoever is cancelled meanwhile waits for it all the same.
-
-    Nothing stops a thread, and the lock for what it writes must be held as long as it writes.
-    """
-    writing = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.gather(writing, return_exceptions=True)
-        raise
 
 
 def _certificate_id(facts: Facts) -> str | None:

@@ -174,6 +174,7 @@ class Obtaining:
         self._doubts[one.folder.label] = findings.warnings
         one = self._without_known_dead(one, findings)
         await session.open(self._stack)
+        solver = self._ports.solver(session.account)  # whose key may be another by now
         self._sessions.must_not_be_refused(issuer)
         try:
             return await session.obtain(one.wanted, solver)

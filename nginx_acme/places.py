@@ -75,7 +75,15 @@ def keep(plan: Plan, store: Store, now: datetime) -> Places:
 def answers(issuers: Iterable[Issuer], store: Store, now: datetime) -> tuple[Answer, ...]:
     """What nginx says for each account; an account that isn't there gets its key now."""
     made = [make_account(store, issuer, now) for issuer in issuers if not issuer.local]
-    return _each_once(answer_of(store, account) for account in made)
+    return _each_once(answer for account in made for answer in answers_of(store, account))
+
+
+def answers_of(store: Store, account: AccountFolder) -> Iterator[Answer]:
+    """The same for one account; for two keys as long as the CA is told of the next one."""
+    yield answer_of(store, account)
+    following = account.following()
+    if following is not None:
+        yield answer_of(store, following)
 
 
 def answer_of(store: Store, account: AccountFolder) -> Answer:
@@ -113,7 +121,8 @@ def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
         path = f"{folder}/{NAMELESS}-{file_name(key_type)}"
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
     asked = [issuer for issuer in plan.issuers if not issuer.local]
-    return Places(paths, _each_once(_borrowed_answer(store, issuer) for issuer in asked))
+    found = (answer for issuer in asked for answer in _borrowed_answers(store, issuer))
+    return Places(paths, _each_once(found))
 
 
 def _readable(ask: Callable[[], T | None]) -> T | None:
@@ -131,12 +140,13 @@ def _path_in(store: Store, identity: Identity, key_type: str) -> str | None:
     return folder.bundle_path(key_type)
 
 
-def _borrowed_answer(store: Store, issuer: Issuer) -> Answer:
+def _borrowed_answers(store: Store, issuer: Issuer) -> Iterator[Answer]:
     account = _readable(partial(find_account, store, issuer))
     if account is not None:
-        return answer_of(store, account)
+        yield from answers_of(store, account)
+        return
     name = f"{variable_of(issuer.name)}_{0:08x}"
-    return Answer(name, "A" * 43, store.challenges(name))
+    yield Answer(name, "A" * 43, store.challenges(name))
 
 
 def _each_once(found: Iterable[Answer]) -> tuple[Answer, ...]:

@@ -161,6 +161,17 @@ class Client:
         self.account_url = account.url
         return account
 
+    async def account_of(self, key: AccountKey) -> str | None:
+        """The URL of the account that has this key (§7.3.1); None where none has."""
+        directory, wanted = await self.directory(), {"onlyReturnExisting": True}
+        try:
+            answer = await self._signed(directory.new_account, wanted, kid=None, key=key)
+        except Problem as problem:
+            if problem.type == "accountDoesNotExist":
+                return None
+            raise
+        return answer.location()
+
     async def account(self) -> Account:
         """How the account stands (§7.1.2)."""
         url = self._kid()
@@ -290,13 +301,14 @@ class Client:
         payload: Mapping[str, object] | None,
         *,
         kid: str | None,
+        key: AccountKey | None = None,
         repeatable: bool = False,
     ) -> Answer:
         """A request, signed anew with the next nonce as often as the CA refuses one (§6.5)."""
         body = None if payload is None else json.dumps(payload).encode("ascii")
-        refused = 0
+        signer, refused = key or self.key, 0
         while True:
-            signed = self.key.sign(body, url=url, nonce=await self._nonce(), kid=kid)
+            signed = signer.sign(body, url=url, nonce=await self._nonce(), kid=kid)
             try:
                 return await self._gate.exchange("POST", url, signed, repeatable=repeatable)
             except Problem as problem:

@@ -306,6 +306,15 @@ class Store:
         self._access.demand()
         return disk.lock(self._challenges_lock, wait=wait, shared=True)
 
+    def lock_accounts_alone(self) -> disk.Lock:
+        """Keep everybody off who asks a CA for certificates, as long as an account is changed.
+
+        Raises:
+            StateError: somebody does; the message says who.
+        """
+        self._access.demand()
+        return disk.lock(self._challenges_lock, wait=_LOCK_WAIT)
+
     def lock_certificate(self, folder: CertificateFolder, *, wait: float = _LOCK_WAIT) -> disk.Lock:
         """Take the lock of a certificate, as long as its order is worked on.
 

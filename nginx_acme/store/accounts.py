@@ -2,6 +2,7 @@
 
     accounts/NAME/
       key.pem         the account's key; without it there is no account
+      key.next.pem    the key that is to take its place, as long as the CA is told of it
       account.json    directory URL, the account's URL, terms agreed to, contacts, when it was made
       limits.json     see `limits`
 
@@ -9,6 +10,10 @@ NAME is the issuer's name, made safe for an nginx variable, and a hash of direct
 So an account is found by what it is: a lost `account.json` costs a question to the CA (RFC 8555
 §7.3.1 finds an account by its key), and another `uri` under the same issuer name is another
 account. Folders named by the issuer alone gave the old account's key to the new CA.
+
+An account whose key changes gets another name. So nginx answers for both keys as it does for any
+two accounts, where a name that stayed would have to answer the same token in two ways; and one
+rename decides which of the two keys it is.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.errors import BadBundle
+from nginx_acme.errors import BadBundle, StateError
 from nginx_acme.store import records
 from nginx_acme.store.labels import variable_of
 from nginx_acme.store.limits import KeptLimits
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from nginx_acme.store.records import Access, Fields
 
 _SHORT_HASH = 8
+_DAMAGED = "damaged"
 _NAME = re.compile(r"[a-z0-9_]+_[0-9a-f]{8}")
 
 
@@ -40,8 +46,10 @@ class AccountFolder:
     """An account (RFC 8555 §7.1.2) as it is kept.
 
     `url` is the account's at the CA ("kid"); None as long as the CA has not told it. `terms` is
-    the URL of the terms of service that were agreed to, at `agreed`. `made` is when the key was
-    first used; None where that was lost.
+    the URL of the terms of service that were agreed to, at `agreed`, `told_terms` that of the
+    newest ones that the operator was told of. `contacts` are those that the CA has taken, `wanted`
+    those that it was asked to take; None where that isn't known. `made` is when it was made; None
+    where that was lost. `formerly` are the names that it had with earlier keys.
     """
 
     path: str
@@ -51,8 +59,11 @@ class AccountFolder:
     url: str | None = None
     terms: str | None = None
     agreed: datetime | None = None
+    told_terms: str | None = None
     contacts: tuple[str, ...] = ()
+    wanted: tuple[str, ...] | None = None
     made: datetime | None = None
+    formerly: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -64,36 +75,67 @@ class AccountFolder:
         """What it has to wait for."""
         return KeptLimits(self.path, self.access)
 
-    def save(
-        self,
-        *,
-        url: str,
-        contacts: tuple[str, ...] | None = None,
-        terms: str | None = None,
-        agreed: datetime | None = None,
-    ) -> AccountFolder:
-        """Keep what the CA knows of us, durably; the account with it. None stays as it was."""
-        known = replace(
-            self,
-            url=url,
-            contacts=self.contacts if contacts is None else contacts,
-            terms=terms or self.terms,
-            agreed=agreed or self.agreed,
-        )
+    @property
+    def names(self) -> frozenset[str]:
+        """All names that it has had: what it was asked for with an earlier key is its own, too."""
+        return frozenset({self.name, *self.formerly})
+
+    def following(self) -> AccountFolder | None:
+        """The account as it will be with the key of `save_next_key`; None where there is none."""
+        key_pem = disk.read(self._next_key_path)
+        digest = _hash_or_none(self.directory_url, key_pem or b"")
+        if key_pem is None or digest in {_DAMAGED, self.name.rpartition("_")[2]}:
+            return None
+        name = f"{self.name.rpartition('_')[0]}_{digest}"
+        path = os.path.join(os.path.dirname(self.path), name)
+        return replace(self, path=path, key_pem=key_pem, formerly=(*self.formerly, self.name))
+
+    def save(self) -> AccountFolder:
+        """Keep what is known of the account, durably; the account."""
         self.access.demand()
         path = os.path.join(self.path, "account.json")
-        fields = {**(records.load(path) or {}), **_fields_of(known)}
+        fields = {**(records.load(path) or {}), **_fields_of(self)}
         records.save(path, fields, durable=True)
-        return known
+        return self
 
-    def forget(self, now: datetime) -> str:
-        """Set the account aside: the CA doesn't know it any more. Its new path.
+    def save_next_key(self, key_pem: bytes) -> None:
+        """Keep the key that is to take the place of this one, before the CA hears of it."""
+        self.keep_key()
+        disk.replace(self._next_key_path, key_pem, mode=records.PRIVATE_FILE, durable=True)
 
-        The next one is made with a fresh key, loudly, and at most once a day: `made` of the one
-        that is set aside says when this happened last.
+    def keep_key(self) -> None:
+        """Have this account's key in its usual place, and no other: what was next is forgotten."""
+        self.access.demand()
+        path = os.path.join(self.path, "key.pem")
+        if disk.read(path) != self.key_pem:
+            disk.replace(path, self.key_pem, mode=records.PRIVATE_FILE, durable=True)
+        disk.remove(self._next_key_path)
+
+    def become(self, following: AccountFolder) -> AccountFolder:
+        """Have the key of the `following` one from now on; the account, as it was said there.
+
+        The folder gets its new name in one step, and only the name says which key is the account's:
+        whoever is killed then leaves that key in the other place.
+        """
+        replace(following, path=self.path).save()
+        if not disk.rename_folder(self.path, following.path):
+            raise StateError(f'"{following.path}" is there already', following.path)
+        disk.sync_folder(os.path.dirname(self.path))
+        following.keep_key()
+        return following
+
+    def set_aside(self, why: str, now: datetime) -> str:
+        """Move the account out of the way, with its key and all: its new path.
+
+        `why` is "forgotten" (by the CA) or "deactivated". The one that takes the place of a
+        forgotten account is made with a fresh key, loudly, and at most once a day.
         """
         self.access.demand()
-        return disk.set_aside(self.path, f".forgotten-{now:%Y%m%dT%H%M%S}")
+        return disk.set_aside(self.path, f".{why}-{now:%Y%m%dT%H%M%S}")
+
+    @property
+    def _next_key_path(self) -> str:
+        return os.path.join(self.path, "key.next.pem")
 
 
 def find(
@@ -151,11 +193,13 @@ def _fill(folder: str, account: AccountFolder) -> None:
 
 
 def _all(accounts: str, access: Access, directory_url: str) -> Iterator[AccountFolder]:
-    for name in disk.names_in(accounts):
+    for name in filter(_NAME.fullmatch, disk.names_in(accounts)):
         path = os.path.join(accounts, name)
-        key_pem = disk.read(os.path.join(path, "key.pem")) if _NAME.fullmatch(name) else None
-        if key_pem is not None and name.endswith("_" + _hash_or_none(directory_url, key_pem)):
-            yield _read(path, access, directory_url, key_pem)
+        for file_name in ("key.pem", "key.next.pem"):
+            key_pem = disk.read(os.path.join(path, file_name))
+            if key_pem and name.endswith("_" + _hash_or_none(directory_url, key_pem)):
+                yield _read(path, access, directory_url, key_pem)
+                break
 
 
 def _read(path: str, access: Access, directory_url: str, key_pem: bytes) -> AccountFolder:
@@ -168,8 +212,11 @@ def _read(path: str, access: Access, directory_url: str, key_pem: bytes) -> Acco
         url=records.text(fields.get("url")),
         terms=records.text(fields.get("terms")),
         agreed=records.time(fields.get("agreed")),
+        told_terms=records.text(fields.get("told_terms")),
         contacts=records.texts(fields.get("contacts")),
+        wanted=records.texts(fields["wanted"]) if fields.get("wanted") is not None else None,
         made=records.time(fields.get("made")),
+        formerly=records.texts(fields.get("formerly")),
     )
 
 
@@ -179,8 +226,11 @@ def _fields_of(account: AccountFolder) -> Fields:
         "url": account.url,
         "terms": account.terms,
         "agreed": records.time_text(account.agreed),
+        "told_terms": account.told_terms,
         "contacts": list(account.contacts),
+        "wanted": None if account.wanted is None else list(account.wanted),
         "made": records.time_text(account.made),
+        "formerly": list(account.formerly),
     }
 
 
@@ -200,7 +250,7 @@ def _hash_or_none(directory_url: str, key_pem: bytes) -> str:
     try:
         return _hash(directory_url, key_pem)
     except BadBundle:
-        return "damaged"
+        return _DAMAGED
 
 
 def _fingerprint(key_pem: bytes) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from nginx_acme.certificate import fingerprint, new_key
 from nginx_acme.errors import BadBundle
-from nginx_acme.store import Store
+from nginx_acme.store import AccountFolder, Store
 from tests.store.bundles import NOW
 
 CA = "https://ca.example/directory"
@@ -60,16 +61,19 @@ def test_its_challenges_can_be_reached_by_workers(store: Store) -> None:
 
 
 def test_what_the_ca_said_is_kept(store: Store) -> None:
-    """URL, terms, contacts; what isn't said again stays."""
+    """URL, terms, contacts, and what the operator was told."""
     made = store.create_account("ca", CA, KEY, NOW)
-    terms = "https://ca.example/terms"
-    saved = made.save(url=URL, contacts=("mailto:a@example.com",), terms=terms, agreed=NOW)
-    assert again(store).find_account(CA) == saved
-    moved = saved.save(url=URL + "0")
-    assert again(store).find_account(CA) == moved
-    assert (moved.url, moved.terms, moved.agreed) == (URL + "0", terms, NOW)
-    assert moved.contacts == ("mailto:a@example.com",)
-    assert moved.save(url=URL, contacts=()).contacts == ()
+    assert made.wanted is None
+    known = replace(
+        made,
+        url=URL,
+        contacts=("mailto:a@example.com",),
+        wanted=("mailto:a@example.com", "tel:+49123"),
+        terms="https://ca.example/terms",
+        agreed=NOW,
+        told_terms="https://ca.example/terms/2",
+    )
+    assert known.save() == known == again(store).find_account(CA)
 
 
 def test_an_account_is_a_directory_url_and_a_key(store: Store) -> None:
@@ -89,7 +93,7 @@ def test_an_account_is_a_directory_url_and_a_key(store: Store) -> None:
 @pytest.mark.parametrize("broken", [None, b"", b"\0\0", b"[]", b'{"url": 1, "made": "x"}'])
 def test_a_lost_note_loses_no_account(store: Store, broken: bytes | None) -> None:
     """The key is the account; its URL is asked from the CA again and kept again."""
-    made = store.create_account("ca", CA, KEY, NOW).save(url=URL)
+    made = replace(store.create_account("ca", CA, KEY, NOW), url=URL).save()
     note = Path(made.path, "account.json")
     note.unlink()
     if broken is not None:
@@ -98,7 +102,7 @@ def test_a_lost_note_loses_no_account(store: Store, broken: bytes | None) -> Non
     assert found is not None
     assert (found.name, found.key_pem, found.url, found.made) == (made.name, KEY, None, None)
     assert store.find_account(OTHER_CA) is None
-    found.save(url=URL)
+    replace(found, url=URL).save()
     kept = again(store).find_account(CA)
     assert kept is not None
     assert kept.url == URL
@@ -117,7 +121,7 @@ def test_a_damaged_key_is_no_account(store: Store) -> None:
 def test_an_account_that_the_ca_forgot(store: Store) -> None:
     """It is set aside with its key, and not found again; when the next was made is known."""
     made = store.create_account("ca", CA, KEY, NOW)
-    aside = made.forget(NOW + timedelta(days=3))
+    aside = made.set_aside("forgotten", NOW + timedelta(days=3))
     assert Path(aside, "key.pem").read_bytes() == KEY
     assert store.find_account(CA) is None
     anew = store.create_account("ca", CA, OTHER_KEY, NOW + timedelta(days=3))
@@ -130,7 +134,7 @@ def test_a_key_of_the_operator_can_be_forgotten_twice(store: Store) -> None:
     """The same key gives the same name, and both old ones are kept."""
     for day in range(2):
         now = NOW + timedelta(days=day)
-        store.create_account("ca", CA, KEY, now).forget(now)
+        store.create_account("ca", CA, KEY, now).set_aside("forgotten", now)
     assert len(os.listdir(Path(store.root, "accounts"))) == 2
 
 
@@ -146,7 +150,7 @@ def test_what_a_newer_program_noted_stays(store: Store) -> None:
     made = store.create_account("ca", CA, KEY, NOW)
     note = Path(made.path, "account.json")
     note.write_text(json.dumps({**json.loads(note.read_bytes()), "orders": 5}))
-    made.save(url=URL)
+    made.save()
     assert json.loads(note.read_bytes())["orders"] == 5
 
 
@@ -163,3 +167,76 @@ def test_no_key_in_a_repr(store: Store) -> None:
     shown = repr(store.create_account("ca", CA, KEY, NOW))
     assert "PRIVATE" not in shown
     assert CA in shown
+
+
+# --- another key ----------------------------------------------------------------------------
+
+
+def with_next_key(store: Store) -> tuple[AccountFolder, AccountFolder]:
+    """An account, and as it will be."""
+    made = replace(store.create_account("ca", CA, KEY, NOW), url=URL).save()
+    assert made.following() is None
+    made.save_next_key(OTHER_KEY)
+    following = made.following()
+    assert following is not None
+    return made, following
+
+
+def found_again(store: Store) -> AccountFolder:
+    """The account, as the next process finds it."""
+    found = again(store).find_account(CA)
+    assert found is not None
+    return found
+
+
+def test_a_next_key_changes_nothing_yet(store: Store) -> None:
+    """As long as the CA is told of it the account is the one that it was."""
+    made, following = with_next_key(store)
+    found = found_again(store)
+    assert found == made
+    assert found.following() == following
+    assert (following.url, following.key_pem) == (URL, OTHER_KEY)
+    assert following.name != made.name
+    assert following.name.rpartition("_")[0] == "ca"
+    assert store.find_account(CA, fingerprint(OTHER_KEY)) is None
+    made.keep_key()
+    assert made.following() is None
+    assert sorted(os.listdir(made.path)) == ["account.json", "key.pem"]
+
+
+def test_an_account_with_its_next_key(store: Store) -> None:
+    """It is the same account with another name, and knows that it had the first one."""
+    made, following = with_next_key(store)
+    rolled = made.become(following)
+    assert found_again(store) == rolled
+    assert (rolled.key_pem, rolled.url, rolled.made) == (OTHER_KEY, URL, NOW)
+    assert rolled.following() is None
+    assert rolled.names == {made.name, rolled.name}
+    assert rolled.name == store.create_account("ca", CA, OTHER_KEY, NOW).name
+    assert sorted(os.listdir(rolled.path)) == ["account.json", "key.pem"]
+    assert os.listdir(Path(store.root, "accounts")) == [rolled.name]
+
+
+def test_killed_right_after_the_new_name(store: Store) -> None:
+    """The name says which key it is, and a next key can't take the place of the only copy."""
+    made, following = with_next_key(store)
+    os.rename(made.path, following.path)
+    found = store.find_account(CA)
+    assert found is not None
+    assert (found.key_pem, found.url, found.following()) == (OTHER_KEY, URL, None)
+    found.save_next_key(KEY)
+    found = found_again(store)
+    assert found.key_pem == OTHER_KEY == Path(found.path, "key.pem").read_bytes()
+    third = found.following()
+    assert third is not None
+    assert (third.key_pem, third.name) == (KEY, made.name)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"damaged"])
+def test_a_damaged_next_key_is_none(store: Store, damaged: bytes) -> None:
+    """The account goes on as it was."""
+    made = store.create_account("ca", CA, KEY, NOW)
+    Path(made.path, "key.next.pem").write_bytes(damaged)
+    found = found_again(store)
+    assert found == made
+    assert found.following() is None
