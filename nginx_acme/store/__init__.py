@@ -195,13 +195,17 @@ class Store:
         In this order: right names with any key type; the one that covers most names; an expired
         one with the right names. "Not yet valid" counts as valid, since clocks are wrong more
         often than certificates. Of equals the one of the same identity, of the same issuer, with
-        the same key type, and the latest to expire. Never a temporary one; None: only that is left.
+        the same key type, and the latest to expire. Never a temporary or a revoked one; None: only
+        a temporary one is left.
         """
+        folders = tuple(self._about(identity))
         ranked = [
             (rank, bundle)
-            for folder in self._about(identity)
+            for folder in folders
             for bundle in _real_bundles(folder)
-            if (rank := _rank(folder, bundle, identity, key_type, now)) is not None
+            # Another's may have been put in place of one; its own folder knows what became of it.
+            if not any(bundle in one.revocations for one in folders)
+            and (rank := _rank(folder, bundle, identity, key_type, now)) is not None
         ]
         return max(ranked, key=lambda found: found[0])[1] if ranked else None
 

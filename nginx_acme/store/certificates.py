@@ -6,6 +6,7 @@
       state.json                identity; per key type who issued what, when the CA wants it to
                                 be renewed, and the last attempts
       pending/                  see `pending`
+      revoked.json, revoking/   see `revocations`
 
 Files are trusted, not notes. Who issued a bundle is noted by its serial number, so a note about
 another file says nothing; names, times and key type are read from the bundle itself. Flags ("this
@@ -35,9 +36,10 @@ from nginx_acme.store.notes import (
     read_issued,
 )
 from nginx_acme.store.pending import Pending
+from nginx_acme.store.revocations import Revocations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from nginx_acme.ari import Advice
     from nginx_acme.certificate import Bundle
@@ -84,6 +86,7 @@ class CertificateFolder:
     ) -> None:
         self.path = path
         self.pending = Pending(os.path.join(path, "pending"), access)
+        self.revocations = Revocations(path, access)
         self._access = access
         self._fields = fields
         self._looks: dict[str, _Look] = {}
@@ -111,13 +114,14 @@ class CertificateFolder:
     def own(self, key_type: str) -> Bundle | None:
         """What lies at `bundle_path`, if it is this certificate: issued for this identity.
 
-        Not a temporary one, nor the nearest one of another certificate. It may be expired. Where
-        `state.json` is lost, right names and the right key type are proof enough.
+        Not a temporary one, nor the nearest one of another certificate, nor one that is revoked. It
+        may be expired. Where `state.json` is lost, right names and the right key type are proof
+        enough.
         """
         bundle = self.read(key_type)
         if bundle is None or bundle.facts.temporary or bundle.facts.key_type != key_type:
             return None
-        if self._entry(key_type).get("placed") == _serial(bundle):
+        if self._entry(key_type).get("placed") == _serial(bundle) or bundle in self.revocations:
             return None
         right = self.identity.names <= bundle.facts.names
         return bundle if right or self.issued(key_type) else None
@@ -126,9 +130,10 @@ class CertificateFolder:
         """The one before the current one; None where there is none that could be served."""
         data = disk.read(self._previous_path(key_type))
         try:
-            return None if data is None else _read_bundle(data)
+            bundle = None if data is None else _read_bundle(data)
         except BadBundle:
             return None
+        return None if bundle is None or bundle in self.revocations else bundle
 
     def issued(self, key_type: str) -> Issued | None:
         """Who issued what lies at `bundle_path`; None where that isn't known."""
@@ -153,6 +158,7 @@ class CertificateFolder:
     def refresh(self) -> None:
         """Read again what is noted: another process may have done the work meanwhile."""
         self._fields = records.load(self._state_path) or {}
+        self.revocations.refresh()
 
     def adopted(self, identity: Identity) -> CertificateFolder:
         """This folder, which forgot its identity, as that of `identity`; noted when it is written."""
@@ -230,6 +236,13 @@ class CertificateFolder:
         """Note what the CA said of the renewal of `bundle`; it says nothing of another one."""
         self._access.demand()
         self._note(key_type, advice={"serial": _serial(bundle), **advice_fields(advice)})
+
+    def begin_revocation(self, bundles: Mapping[str, Bundle], reason: str) -> None:
+        """Keep what is to be revoked, by key type; no order goes on with a key of these."""
+        self.revocations.begin(bundles, reason)
+        key_pem = self.pending.key_pem()
+        if key_pem is not None and any(_is_key_of(bundle, key_pem) for bundle in bundles.values()):
+            self.pending.clear()
 
     def _write(self, key_type: str, bundle: Bundle, *, durable: bool) -> None:
         path = self.bundle_path(key_type)
@@ -374,6 +387,15 @@ def _look_at(path: str, signature: tuple[int, int, int] | None) -> _Look:
         return _Look(signature, _read_bundle(data), None)
     except BadBundle as error:
         return _Look(signature, None, str(error))
+
+
+def _is_key_of(bundle: Bundle, key_pem: bytes) -> bool:
+    from nginx_acme.certificate import fingerprint  # noqa: PLC0415 - as below
+
+    try:
+        return fingerprint(key_pem) == fingerprint(bundle.pem)
+    except BadBundle:  # a damaged one is nobody's
+        return False
 
 
 def _read_bundle(data: bytes) -> Bundle:
