@@ -3,6 +3,8 @@
     reload               a new generation for it, tested, switched, signalled, proved
     stop, quit, reopen   nginx sends them itself, told the main file that it was started with
 
+and of a HUP that somebody else sent (`take_up`).
+
 A reload goes to the master that runs, at the path that it was started with. If anything is wrong
 it stays as it is.
 """
@@ -15,27 +17,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import generation
-from nginx_acme.draft import draft, leave_renew, switch, write
+from nginx_acme.beside import wake_agent
+from nginx_acme.draft import Proposal, left_to_do, use, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
 from nginx_acme.launch import SHELTER, free_addresses, understand, utc_now
-from nginx_acme.loaded import on_disk
-from nginx_acme.master import find_master
+from nginx_acme.loaded import reload_and_note
+from nginx_acme.master import find_master, worker_marks
 from nginx_acme.places import borrow, keep
 from nginx_acme.process import check
 from nginx_acme.publish import publish
-from nginx_acme.reload import reload
-from nginx_acme.running import as_started, started_at
+from nginx_acme.reload import RELOAD_WAIT, was_reloaded
+from nginx_acme.running import as_started, current_work, started_at, test_current
 from nginx_acme.sockets import listening
-from nginx_acme.standing import missing, unfinished
+from nginx_acme.standing import missing
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
     from nginx_acme.generation import Generation
-    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.master import Master
-
-RELOAD_WAIT = 30.0
-"""Seconds for nginx to take up a reload that it accepted in a test."""
+    from nginx_acme.work import Work
 
 
 def signal(launch: Launch) -> int:
@@ -96,11 +97,9 @@ def _reload(launch: Launch) -> int:
         raise NginxAcmeError(f'nginx is not running, "{understood.pid_file}" names no master')
     running = _as_started(understood, master)
     running.tell_warnings()
-    _activate(running, _drafted(running, master), master)
-    home = running.home
-    publish(home, launch.log, utc_now())
-    if not home.sheltered and unfinished(running.plan.certificates, home.store, utc_now()):
-        leave_renew(home, running.error_log, beside_nginx=True)
+    _activate(running, _written(running, master), master)
+    publish(running.home, launch.log, utc_now())
+    wake_agent(running.home, left_to_do(running), master.pid)
     return 0
 
 
@@ -141,34 +140,93 @@ def _as_started(understood: Understood, master: Master) -> Understood:
     return replace(understood, home=running)
 
 
-def _drafted(running: Understood, master: Master) -> Generation:
-    """A generation that nginx accepts, with something to serve at each path."""
+def _written(running: Understood, master: Master) -> Generation:
+    """A generation with something to serve at each path; nobody has judged it yet."""
     home, plan, now = running.home, running.plan, utc_now()
     free = free_addresses(running, listening(master.pid))
     home.runtime.open_for_writing()
     if home.sheltered:
-        return draft(running, borrow(plan, home.store, home.stand_ins, now), free)
-    drafted = draft(running, keep(plan, home.store, now), free)
-    local = [c for c in missing(plan.certificates, home.store, now) if c.issuer.local]
-    if local:
-        from nginx_acme.issuing import Scene, issue_locally
-
-        issue_locally(local, Scene(home.store, running.launch.log, running.launch.signals))
-    return drafted
+        return write(running, borrow(plan, home.store, home.stand_ins, now), free)
+    return write(running, keep(plan, home.store, now), free)
 
 
-def _activate(running: Understood, drafted: Generation, master: Master) -> None:
-    """Make nginx read it; the generation before comes back if nginx doesn't take it."""
-    home = running.home
+def _activate(running: Understood, written: Generation, master: Master) -> None:
+    """Make nginx read it, if it accepts it; else the generation before stays, or comes back."""
+    home, work = running.home, left_to_do(running)
+    drafted = Proposal(running, written).accepted()
+    if not home.sheltered:
+        _issue_locally(running)
     with home.runtime.lock_generation(home.instance):
         before = generation.current(home.instance.path)
-        switch(running, drafted)
-        seen = on_disk(running.plan.certificates, home.store, utc_now())
+        use(home, drafted, work)
         try:
-            reload(master, RELOAD_WAIT, error_log=running.error_log)
+            reload_and_note(home, master, work)
         except ReloadFailed:
             if before is not None:
                 generation.switch(home.instance.path, before)
             raise
-        home.instance.note_loaded(seen)
         generation.prune(home.instance.path)
+
+
+def _issue_locally(running: Understood) -> None:
+    """Get what the issuer `local` is asked for: it takes no time."""
+    home = running.home
+    local = [
+        one for one in missing(running.plan.certificates, home.store, utc_now()) if one.issuer.local
+    ]
+    if local:
+        from nginx_acme.issuing import Scene, issue_locally
+
+        issue_locally(local, Scene(home.store, running.launch.log, running.launch.signals))
+
+
+# a HUP of somebody else ------------------------------------------------------------------
+
+
+def take_up(home: Home, *, surely: bool) -> bool:
+    """Let nginx have what the user's files say now, where somebody told it to read them.
+
+    Args:
+        home: of the nginx.
+        surely: don't ask whether anybody did.
+
+    Returns:
+        Whether something is new.
+
+    Raises:
+        NginxAcmeError: a mistake in the configuration, or nginx refuses it; the running one stays.
+    """
+    work = current_work(home)
+    master = None if work is None else find_master(work.pid_file)
+    if work is None or master is None or not master.uses(home.generated_main):
+        return False
+    with home.runtime.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload of ours
+        if not surely and not _was_told(home, work, master):
+            return False
+        home.instance.note_workers(worker_marks(master.pid))
+    understood = understand(home.launch, always=True)
+    if understood is None:
+        raise NginxAcmeError(f'"{home.main}" can\'t be read, "nginx-acme -t" says why')
+    running = _as_started(understood, master)
+    written = _written(running, master)
+    current = generation.current(running.home.instance.path)
+    if written == current and left_to_do(running) == work:
+        return False
+    running.tell_warnings()
+    _activate(running, written, master)
+    return True
+
+
+def _was_told(home: Home, work: Work, master: Master) -> bool:
+    """Whether nginx has read its configuration since its workers were noted, or tried to.
+
+    Whoever else opens the generated main file (a `grep` below the state directory) leaves its
+    workers as they are. So does a HUP that nginx refuses: where it would, one is believed in.
+    """
+    noted = home.instance.workers()
+    if master.single or not noted:
+        return True
+    if was_reloaded(master.pid, noted, os.path.realpath(home.generated_main)):
+        return True
+    said = test_current(home, work)
+    return said is not None and not said.ok

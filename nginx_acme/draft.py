@@ -1,23 +1,20 @@
-"""A generation from its first word to being the one that nginx reads, and what it leaves to do.
+"""A generation from its first word to being the one that nginx reads.
 
     write, draft     it is on disk; nginx has accepted it (a Proposal: while we go on)
-    switch           nginx reads it at the next start or reload
-    leave_renew      a process that does what it leaves to do
+    use              nginx reads it at the next start or reload
 
 A draft is not in use. So whatever goes wrong with one, nginx goes on with what it has.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
 from nginx_acme.directives import hint
 from nginx_acme.errors import NginxRejected
 from nginx_acme.generate import generate
-from nginx_acme.process import Run, checked, spawn_detached
+from nginx_acme.process import Run, checked
 from nginx_acme.work import to_json, work_of
 
 if TYPE_CHECKING:
@@ -77,20 +74,19 @@ def nowhere(nginx: Nginx) -> str | None:
     return "/dev/null" if nginx.takes_error_log else None
 
 
-def switch(understood: Understood, drafted: Generation) -> None:
-    """Make a draft the generation that nginx reads, and keep the one before it."""
+def left_to_do(understood: Understood) -> Work:
+    """What a generation of this configuration leaves to do."""
     launch = understood.launch
-    work = work_of(
+    return work_of(
         understood.plan,
         options=launch.command.settings(understood.home.main, prefix=launch.prefix),
         pid_file=understood.pid_file,
         error_log=understood.error_log,
     )
-    use(understood.home, drafted, work)
 
 
 def use(home: Home, drafted: Generation, work: Work) -> None:
-    """The same, with what it leaves to do."""
+    """Make a draft the generation that nginx reads, and keep the one before it."""
     disk.replace(drafted.work, to_json(work), mode=0o600, durable=False)
     generation.switch(home.instance.path, drafted)
 
@@ -103,71 +99,3 @@ def test(launch: Launch, command: CommandLine, written: Generation) -> Check:
 def _begin_test(launch: Launch, command: CommandLine, written: Generation) -> Run:
     argv = command.for_test(written.main, error_log=nowhere(launch.nginx))
     return Run(launch.nginx.path, argv)
-
-
-# What is left to do ----------------------------------------------------------------------
-
-
-def leave_renew(home: Home, error_log: str, *, beside_nginx: bool = False) -> None:
-    """Leave a process behind that gets what is missing through the running nginx, and reloads.
-
-    That it can't be started is never a reason for nginx not to be.
-
-    Args:
-        home: of the nginx.
-        error_log: where that logs.
-        beside_nginx: it runs already; if there is such a process, too, that one sees what is new.
-    """
-    if beside_nginx and _is_held(home.instance.agent_lock):
-        return
-    launch, root = home.launch, home.store.root
-    options = launch.command.settings(home.main, prefix=launch.prefix)
-    program = [sys.executable, "-I", "-c", _RUN, *sys.path, "--"]
-    environ = {name: launch.environ[name] for name in _FOR_RENEW if name in launch.environ}
-    environ["NGINX_ACME_NGINX"] = launch.nginx.path
-    try:
-        spawn_detached(
-            [*program, *options, "renew", "--finish", root, "--starter", str(os.getpid())],
-            environ,
-            stderr=logs_to_stderr(error_log),
-        )
-    except OSError as error:
-        launch.log.error(f"nobody gets what is missing until the next start or renew: {error}")
-
-
-def _is_held(path: str) -> bool:
-    held = disk.try_lock(path)
-    if held is None:
-        return True
-    held.release()
-    return False
-
-
-def logs_to_stderr(error_log: str | None) -> bool:
-    """Whether nginx logs to our stderr, by that name or by a link as in the official image."""
-    if error_log is None or error_log == "stderr":
-        return error_log is not None
-    try:
-        return os.path.samestat(os.stat(error_log), os.fstat(2))
-    except OSError:
-        return False
-
-
-_RUN = (
-    "import sys; end = sys.argv.index('--'); sys.path[:] = sys.argv[1:end];"
-    " sys.argv[1:end + 1] = []; from nginx_acme.__main__ import run; run()"
-)
-"""Not ``-m``: isolated (-I), it would not find what is installed for one user alone."""
-
-_FOR_RENEW = (
-    "NGINX_ACME_DEBUG",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-    "NO_PROXY",
-    "no_proxy",
-)
-"""What a detached process gets of our environment: how it reaches the CA."""

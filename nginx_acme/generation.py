@@ -3,6 +3,7 @@
     INSTANCE/generated -> generations/12        what nginx is started with; switched by one rename
     INSTANCE/previous  -> generations/11        what it was before
     INSTANCE/generations/12/                    a generation
+    INSTANCE/generations/12/.tested-main        its main file once more, for `nginx -t` and for us
     INSTANCE/generations/12.json                what it leaves to do (`Generation.work`)
 
 nginx resolves relative paths from the folder of the file given with ``-c``. So a generation has a
@@ -13,6 +14,9 @@ files and whatever a directive of a third party reads would be copied too, and b
 
 Links lead to the path as the user wrote it, not to what it stands for today: a link that is
 turned to another release later goes on working.
+
+Who opens the main file that nginx was started with is nginx, at a reload: that is how the agent
+knows of one. So we never do, and it is there a second time.
 
 Folders are 0711, since nginx's workers open files by paths that lead through them; files are
 0600, since they are copies of files that may be.
@@ -49,6 +53,7 @@ _FOLDER_MODE = 0o711
 _FILE_MODE = 0o600
 _USER_MAIN = b".user-main"
 """The link in a generation that says which file of the user it was made from."""
+_TESTED = b".tested-main"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,7 +67,7 @@ class Generation:
     @property
     def main(self) -> str:
         """The main file for ``nginx -t -c``; nginx is started with the one below `GENERATED`."""
-        return f"{self.path}/{os.path.basename(self.user_main)}"
+        return f"{self.path}/{_text(_TESTED)}"
 
     @property
     def work(self) -> str:
@@ -81,6 +86,7 @@ class Generation:
 
     def translate(self, text: str) -> str:
         """Words of nginx with the user's paths in place of the generated ones."""
+        text = text.replace(self.main, self.user_main)
         roots = (self.path, os.path.join(self.instance, GENERATED))
         generated = "|".join(map(re.escape, roots))
         outside = re.escape(f"/{OUTSIDE}/")
@@ -95,6 +101,22 @@ class Generation:
         """The same for the output of ``nginx -T``, which has files of any encoding in it."""
         text = output.decode("utf-8", "surrogateescape")
         return self.translate(text).encode("utf-8", "surrogateescape")
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """The user's path and the text of each file that is no link."""
+        user_folder = os.path.dirname(self.user_main)
+        for folder, _, names in os.walk(_bytes(self.path)):
+            for path in (os.path.join(folder, name) for name in names):
+                place = _text(os.path.relpath(path, _bytes(self.path)))
+                if os.path.islink(path) or place == os.path.basename(self.user_main):
+                    continue
+                user_path = os.path.join(user_folder, place)
+                if place == _text(_TESTED):
+                    user_path = self.user_main
+                elif place.startswith(f"{OUTSIDE}/"):
+                    user_path = place[len(OUTSIDE) :]
+                with open(path, "rb") as file:
+                    yield user_path, _text(file.read())
 
     def discard(self) -> None:
         """Remove it, unless it is the one in use."""
@@ -120,11 +142,16 @@ def write(instance: str, main: str, changed: Mapping[str, str], *, exclude: str)
     """
     wanted = _wanted(main, changed, exclude)
     before = current(instance)
-    if before is not None and before.user_main == main and wanted.is_at(_bytes(before.path)):
-        return before
+    name = _bytes(os.path.basename(main))
+    if before is not None and before.user_main == main:
+        there = _bytes(before.path)
+        if wanted.is_at(there, name) and _stamp(there, name) == _stamp(there, _TESTED):
+            return before
     path = _new_folder(f"{instance}/{GENERATIONS}")
     try:
         wanted.fill(_bytes(path))
+        moment = _stamp(_bytes(path), _TESTED)[1]
+        os.utime(os.path.join(_bytes(path), name), ns=(moment, moment))
     except OSError as error:
         _remove(path)
         raise StateError(f'cannot write "{path}": {error.strerror}', path) from error
@@ -266,13 +293,16 @@ class _Folder:
             os.mkdir(os.path.join(path, name), _FOLDER_MODE)
             folder.fill(os.path.join(path, name))
 
-    def is_at(self, path: bytes) -> bool:
-        """Whether exactly this is there."""
+    def is_at(self, path: bytes, unread: bytes = b"") -> bool:
+        """Whether exactly this is there; the file `unread` is only looked at from outside."""
         try:
             return (
                 set(os.listdir(path)) == self.links.keys() | self.files.keys() | self.folders.keys()
                 and all(os.readlink(b"%s/%s" % (path, n)) == to for n, to in self.links.items())
-                and all(_contains(b"%s/%s" % (path, n), to) for n, to in self.files.items())
+                and all(
+                    n == unread or _contains(b"%s/%s" % (path, n), to)
+                    for n, to in self.files.items()
+                )
                 and all(to.is_at(b"%s/%s" % (path, n)) for n, to in self.folders.items())
             )
         except OSError:
@@ -285,8 +315,10 @@ def _wanted(main: str, changed: Mapping[str, str], exclude: str) -> _Folder:
     top = _Folder()
     for path, text in changed.items():
         top.put(mirrored(conf_folder, path), _bytes(text))
+    name = _bytes(os.path.basename(main))
     if main not in changed:
-        top.files[_bytes(os.path.basename(main))] = _read(main)
+        top.files[name] = _read(main)
+    top.files[_TESTED] = top.files[name]
     top.enter(_way_to(exclude, conf_folder))
     top.link_the_rest(_bytes(conf_folder), _status(_bytes(exclude)))
     top.links[_USER_MAIN] = _bytes(main)
@@ -332,6 +364,12 @@ def _status(path: bytes) -> os.stat_result | None:
         return os.stat(path)
     except OSError:
         return None
+
+
+def _stamp(folder: bytes, name: bytes) -> tuple[int, int]:
+    """Size and time of a file; who changes it changes that."""
+    status = os.stat(os.path.join(folder, name))
+    return status.st_size, status.st_mtime_ns
 
 
 def _contains(path: bytes, text: bytes) -> bool:

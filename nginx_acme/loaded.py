@@ -13,14 +13,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nginx_acme.launch import utc_now
+from nginx_acme.master import worker_marks
+from nginx_acme.reload import RELOAD_WAIT, reload
 from nginx_acme.standing import standings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
+    from nginx_acme.launch import Home
+    from nginx_acme.master import Master
     from nginx_acme.plan import Certificate
     from nginx_acme.store import Instance, Store
+    from nginx_acme.work import Work
 
 
 def on_disk(
@@ -32,6 +38,25 @@ def on_disk(
         if one.shown is not None:
             found.setdefault(one.label, {})[one.key_type] = f"{one.shown.facts.serial:x}"
     return found
+
+
+def reload_and_note(home: Home, master: Master, work: Work) -> None:
+    """Reload the nginx of a generation that leaves this to do, and note what it has read then.
+
+    Its workers are noted as those of a reload of ours, unless somebody else's came between this
+    one and the last that was known of: whoever finds other workers than the noted ones then (the
+    agent) has to look at the user's files.
+
+    Raises:
+        ReloadFailed: nginx goes on with what it had.
+    """
+    instance, noted = home.instance, home.instance.workers()
+    seen = on_disk(work.certificates, home.store, utc_now())
+    before = worker_marks(master.pid)
+    reload(master, RELOAD_WAIT, error_log=work.error_log)
+    instance.note_loaded(seen)
+    if not noted or noted & before:
+        instance.note_workers(worker_marks(master.pid))
 
 
 def behind(

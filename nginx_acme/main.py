@@ -33,8 +33,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
     Raises:
         NginxAcmeError: one sentence for the operator.
     """
-    signals = end_on_signals()
     command = commandline.parse(argv)
+    if command.action == commandline.COMMAND and command.word == "agent":
+        from nginx_acme.agent import run as stay
+
+        return stay(command.rest, log)
+    signals = end_on_signals()
     asked = Run(find_nginx(environ, this), ["-V"])
     if command.action == commandline.PASS:
         become(nginx_of(asked).path, command.argv, found_environ(), signals)

@@ -9,21 +9,22 @@ Nothing is switched and nobody is asked before nginx itself has accepted the new
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
+from nginx_acme.beside import start_agent
 from nginx_acme.directives import hint
-from nginx_acme.draft import Proposal, draft, leave_renew, nowhere, switch, write
+from nginx_acme.draft import Proposal, draft, left_to_do, nowhere, use, write
 from nginx_acme.errors import StateError
 from nginx_acme.launch import SHELTER, free_addresses, runs, understand, utc_now
 from nginx_acme.loaded import on_disk
 from nginx_acme.places import answers, borrow, keep
 from nginx_acme.process import check
 from nginx_acme.publish import publish
-from nginx_acme.standing import unfinished
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ def in_store(
     _switch(understood, drafted)
     home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
     publish(home, understood.launch.log, utc_now())
-    if unfinished(plan.certificates, home.store, utc_now()):
-        leave_renew(home, understood.error_log)
 
 
 def in_shelter(understood: Understood) -> Home:
@@ -89,10 +88,12 @@ def in_shelter(understood: Understood) -> Home:
 
 
 def _switch(understood: Understood, drafted: Generation) -> None:
-    home = understood.home
+    """Let nginx start with it, and with the agent."""
+    home, work = understood.home, left_to_do(understood)
     with home.runtime.lock_generation(home.instance):
-        switch(understood, drafted)
+        use(home, drafted, work)
         generation.prune(home.instance.path)
+    start_agent(home, work, os.getpid())
 
 
 def _get(

@@ -13,11 +13,15 @@ import time
 from typing import TYPE_CHECKING
 
 from nginx_acme.errors import ReloadFailed
-from nginx_acme.master import exists, serves, workers
+from nginx_acme.master import exists, is_reading, serves, worker_marks, workers
 
 if TYPE_CHECKING:
     from nginx_acme.master import Master
 
+RELOAD_WAIT = 30.0
+"""Seconds for nginx to take up a reload that it accepted in a test."""
+RESPAWN_WAIT = 2.0
+"""Seconds for old workers to be told to go; those that stay have got a new one beside them."""
 _POLL = 0.02
 """Seconds between two looks; a reload takes nginx 0.1 s at least."""
 
@@ -45,6 +49,32 @@ def reload(master: Master, seconds: float, *, error_log: str) -> bool:
     while any(map(serves, old)) or not workers(master.pid):
         _wait_until(end, master, words)
     return True
+
+
+def was_reloaded(pid: int, noted: frozenset[str], main: str) -> bool:
+    """Whether this master has read its configuration since `noted` were its workers, or does now.
+
+    Waits for a reload that is under way: a master that has read `main` has new workers before it
+    sleeps again, and tells all of the old ones to go. A crash leaves some.
+
+    Args:
+        pid: of the master.
+        noted: its workers then (`master.worker_marks`).
+        main: the main file by its real path.
+    """
+    end = time.monotonic() + RELOAD_WAIT
+    while True:
+        reading = is_reading(pid, main)
+        now = worker_marks(pid)
+        if now and not now & noted:
+            return True
+        if not now <= noted:
+            end = min(end, time.monotonic() + RESPAWN_WAIT)
+        elif not reading:
+            return False
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL)
 
 
 def _hang_up(master: Master) -> None:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.challenges.http01 import Responder
-from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
+from nginx_acme.errors import NginxAcmeError, NginxRejected
 from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
-from nginx_acme.loaded import behind, on_disk
+from nginx_acme.loaded import behind, reload_and_note
 from nginx_acme.master import exists, find_master
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
 from nginx_acme.proof import prove
 from nginx_acme.publish import publish
-from nginx_acme.reload import reload
-from nginx_acme.running import answer_anew, current_work, test_current
+from nginx_acme.reload import RELOAD_WAIT
+from nginx_acme.running import answer_anew, needed_work, test_current
 from nginx_acme.sockets import listening
 from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
@@ -43,8 +43,6 @@ FIRST_RELOAD = 4.0
 """Seconds after which what has come is taken up, though others are still on their way."""
 BETWEEN_RELOADS = 600.0
 """Seconds to the next of these; at the end of the run there is one in any case."""
-RELOAD_WAIT = 30.0
-"""Seconds for nginx to take up a reload."""
 
 
 class Renewal:
@@ -79,7 +77,7 @@ class Renewal:
         unserved: list[str] = []
         try:
             if self.master() is not None:
-                unserved = prove(self.work(), self._home, utc_now(), self._log, trouble)
+                unserved = prove(needed_work(self._home), self._home, utc_now(), self._log, trouble)
         except NginxAcmeError as error:
             self._log.error(str(error))
         publish(self._home, self._log, utc_now())
@@ -88,7 +86,7 @@ class Renewal:
     def _once(self, force: frozenset[Identity]) -> Outcome | None:
         store, home = self._home.store, self._home
         with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
-            work, master = self.work(), self.master()
+            work, master = needed_work(home), self.master()
         if master is None and work.answering and self._is_due(work, force):
             return self._without_nginx(work, force)
         held = listening(master.pid) if master is not None else frozenset()
@@ -115,17 +113,9 @@ class Renewal:
             return False
         return True
 
-    def work(self) -> Work:
-        """What the current generation leaves to do."""
-        work = current_work(self._home)
-        if work is None:
-            instance = self._home.instance.path
-            raise StateError(f'"{instance}" has no generation any more', instance)
-        return work
-
     def master(self) -> Master | None:
         """The nginx that runs this instance's generation."""
-        master = find_master(self.work().pid_file)
+        master = find_master(needed_work(self._home).pid_file)
         return master if master is not None and master.uses(self._home.generated_main) else None
 
     def _is_due(self, work: Work, force: frozenset[Identity]) -> bool:
@@ -158,7 +148,7 @@ class Renewal:
         store, home = self._home.store, self._home
         with store.lock_generation(home.instance):
             answer_anew(home, answer_of(store, old), answer_of(store, new))
-            self._reload(self.work())
+            self._reload(needed_work(home))
 
     def _activate(self, work: Work, installed: Sequence[Wanted]) -> None:
         """Let nginx load the new files, and those that another process got."""
@@ -176,9 +166,7 @@ class Renewal:
         master = self.master()
         if master is None:
             return False
-        seen = on_disk(work.certificates, self._home.store, utc_now())
-        reload(master, RELOAD_WAIT, error_log=work.error_log)
-        self._home.instance.note_loaded(seen)
+        reload_and_note(self._home, master, work)
         return True
 
     def _behind(self, work: Work) -> list[str]:

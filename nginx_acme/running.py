@@ -14,7 +14,6 @@ from nginx_acme import disk, generation
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test, use
 from nginx_acme.errors import ConfigError, NginxRejected, StateError
-from nginx_acme.generate import OUTSIDE
 from nginx_acme.launch import SHELTER, Home, home_at, state_path
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files, read_bytes
@@ -24,10 +23,7 @@ from nginx_acme.store import Store
 from nginx_acme.work import from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nginx_acme.generate import Answer
-    from nginx_acme.generation import Generation
     from nginx_acme.launch import Launch
     from nginx_acme.master import Master
     from nginx_acme.process import Check
@@ -52,8 +48,10 @@ def find_home(launch: Launch, root: str | None = None) -> Home:
     home = home_at(launch, Store(root))
     master = find_master(pid_path(launch.nginx, launch.command, said.get("pid")))
     found = None if master is None else started_at(master)
-    if master is None or found is None or os.path.basename(found[0]) == SHELTER:
+    if master is None or found is None:
         return home
+    if os.path.basename(found[0]) == SHELTER:
+        return as_started(replace(home, runtime=Store(found[0])), master) or home
     return as_started(home_at(launch, Store(found[0])), master) or home
 
 
@@ -98,6 +96,15 @@ def current_work(home: Home) -> Work | None:
     return None if current is None or text is None else from_json(text, current.work)
 
 
+def needed_work(home: Home) -> Work:
+    """The same; StateError without one."""
+    work = current_work(home)
+    if work is None:
+        path = home.instance.path
+        raise StateError(f'"{path}" has no generation yet, start nginx first', path)
+    return work
+
+
 def test_current(home: Home, work: Work) -> Check | None:
     """`nginx -t` on the generation that nginx runs, as nginx was started; None without one."""
     current = generation.current(home.instance.path)
@@ -120,7 +127,7 @@ def answer_anew(home: Home, old: Answer, new: Answer) -> None:
         raise StateError(f'"{instance}" has no generation', instance)
     texts = {
         path: text.replace(old.name, new.name).replace(old.thumbprint, new.thumbprint)
-        for path, text in _changed_files(current)
+        for path, text in current.texts()
     }
     anew = generation.write(instance, current.user_main, texts, exclude=home.store.root)
     said = test(home.launch, parse(work.options), anew)
@@ -128,16 +135,3 @@ def answer_anew(home: Home, old: Answer, new: Answer) -> None:
         anew.discard()
         raise NginxRejected(said.lines)
     use(home, anew, work)
-
-
-def _changed_files(written: Generation) -> Iterator[tuple[str, str]]:
-    """The user's path and the text of each file of a generation that is no link."""
-    user_folder = os.path.dirname(written.user_main)
-    for folder, _, names in os.walk(written.path):
-        for path in (os.path.join(folder, name) for name in names):
-            if os.path.islink(path):
-                continue
-            place = os.path.relpath(path, written.path)
-            outside = place.startswith(f"{OUTSIDE}/")
-            user_path = place[len(OUTSIDE) :] if outside else os.path.join(user_folder, place)
-            yield user_path, (disk.read(path) or b"").decode("utf-8", "surrogateescape")

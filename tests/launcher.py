@@ -61,6 +61,7 @@ class Site(NginxServer):
         self.settings = f"acme_http_listen {LOCALHOST}:{self.http};"
         if ca is not None:
             self.settings += issuer("pebble", ca.directory_url, ca.api_root)
+        self._switches: list[bytes] = []
         super().__init__(folder, "", launcher=LAUNCHER, **more)
 
     @property
@@ -148,9 +149,27 @@ class Site(NginxServer):
         """The processes that have to do with this folder."""
         return list(_processes_about(str(self.folder)))
 
-    def left_behind(self) -> list[int]:
-        """Those of them that a start or a reload left behind."""
-        return [pid for pid in self.processes() if b"--finish" in _read(pid, "cmdline")]
+    def agents(self) -> list[int]:
+        """Those of them that are agents, by what `ps` shows."""
+        return [pid for pid in self.processes() if b": agent for" in _read(pid, "cmdline")]
+
+    def quiet(self) -> int:
+        """Wait until the agent has nothing to do; its pid."""
+        pid = eventually(self._sleeping_agent, "a quiet agent")
+        assert pid is not None
+        return pid
+
+    def _sleeping_agent(self) -> int | None:
+        """The agent, if it has done its first turn and sleeps."""
+        found = self.agents()
+        if (
+            len(found) != 1
+            or children(found[0])
+            or not list(self.state.glob("instances/*/workers.json"))
+        ):
+            return None
+        before, self._switches = self._switches, _read(found[0], "status").split(b"_switches:")[1:]
+        return found[0] if self._switches == before else None
 
 
 def eventually(predicate: Callable[[], T], what: str = "it") -> T:

@@ -33,7 +33,7 @@ def test_help(make_site: MakeSite, word: str) -> None:
     answer = site.run(word, "--help")
     assert answer.returncode == 0
     assert answer.stdout.startswith(f"usage: nginx-acme {word}")
-    assert "--finish" not in answer.stdout
+    assert "--agent" not in answer.stdout
     wrong = site.run(word, "--nothing")
     assert wrong.returncode == 2
     assert "unrecognized arguments: --nothing" in wrong.stderr
@@ -210,6 +210,7 @@ def test_queries_write_nothing(make_site: MakeSite, pebble: Pebble, word: str) -
     site = make_site(pebble)
     site.configure(site.block("a.example ~^x"))
     site.start()
+    site.quiet()
     asked = requests(pebble)
     before = {path: path.lstat().st_mtime_ns for path in site.folder.rglob("*")}
     assert site.run(word).returncode == 0

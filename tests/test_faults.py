@@ -194,22 +194,10 @@ class Stumbling(Site):
 
     def settled(self, name: str | None = None) -> x509.Certificate:
         """What nginx serves when nobody works behind its back any more."""
-        for pid in self.left_behind():
-            _wait_for_end(pid)
+        self.quiet()
         leaf = wait_for(lambda: self.leaf(name or self.name), 10, "a verified answer")
         assert leaf is not None
         return leaf
-
-
-def _wait_for_end(pid: int) -> None:
-    """Of a process; where nobody collects it, it is there without a command line."""
-
-    def runs() -> bytes:
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b""
-
-    wait_for(lambda: not runs(), 30, f"the end of process {pid}")
 
 
 class Ledger:

@@ -68,8 +68,8 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def names(folder: str | Path) -> set[str]:
-    """What is in a folder of a generation, but for the link that is only ours."""
-    return set(os.listdir(folder)) - {".user-main"}
+    """What is in a folder of a generation, but for what is only ours."""
+    return set(os.listdir(folder)) - {".user-main", ".tested-main"}
 
 
 def at(written: Generation, name: str) -> Path:
@@ -171,6 +171,7 @@ class TestWrite:
         assert set(modes.values()) == {0o711, 0o600}
         assert {path for path, mode in modes.items() if mode == 0o600} == {
             written.main,
+            f"{written.path}/nginx.conf",
             f"{written.path}/a/b/c.conf",
         }
 

@@ -89,6 +89,7 @@ def test_after_it(make_site: MakeSite, pebble: Pebble, user: Sequence[str]) -> N
     site = make_site(pebble)
     site.configure(site.block("a.example"))
     site.start()
+    site.quiet()
     before, asked = listing(site.folder), requests(pebble)
     answer = ask(site, user, "-t")
     assert answer.returncode == 0, answer.stderr

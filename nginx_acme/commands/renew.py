@@ -1,26 +1,32 @@
 """``nginx-acme renew [--force NAME]``: get what is due, and let the running nginx take it up.
 
-A no-op where nothing is due, so a timer may call it as often as it likes. With `--finish` it is
-what a start leaves behind (`left_behind`).
+A no-op where nothing is due, so a timer may call it as often as it likes. With `--agent` it is a
+turn of the agent's (`turn`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from typing import TYPE_CHECKING
 
+from nginx_acme import disk
+from nginx_acme.agent import REASONS
+from nginx_acme.beside import start_agent
 from nginx_acme.commands import parser_for
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.identifiers import NotCertifiable, name_of
-from nginx_acme.left_behind import LeftBehind
-from nginx_acme.renewal import Renewal
-from nginx_acme.running import current_work, find_home
+from nginx_acme.master import find_master
+from nginx_acme.running import find_home, needed_work
 from nginx_acme.store import Identity
+from nginx_acme.turn import turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nginx_acme.launch import Launch
+    from nginx_acme.launch import Home, Launch
+    from nginx_acme.ports import Outcome
     from nginx_acme.work import Work
 
 
@@ -37,19 +43,35 @@ def run(launch: Launch) -> int:
         default=[],
         help="ask for the certificate with this name now, whatever the time and the failures",
     )
-    parser.add_argument("--finish", metavar="STATE", help=argparse.SUPPRESS)
-    parser.add_argument("--starter", metavar="PID", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--state", metavar="PATH", help=argparse.SUPPRESS)
+    parser.add_argument("--agent", choices=REASONS, help=argparse.SUPPRESS)
     given = parser.parse_args(launch.command.rest)
-    home = find_home(launch, given.finish)
-    work = current_work(home)
-    if work is None:
-        raise NginxAcmeError(f'"{home.instance.path}" has no generation yet, start nginx first')
-    if given.finish:
-        LeftBehind(home, work, given.starter).finish()
+    if given.agent:
+        sys.stdout.write(json.dumps(turn(launch, given.state, given.agent)))
         return 0
+    home = find_home(launch, given.state)
+    work = needed_work(home)
     launch.log.add_file(work.error_log)
-    outcome = Renewal(home, launch.log).once(_named(given.force, work))
+    outcome = _renew(home, _named(given.force, work))
+    _bring_back_agent(home)
     return 1 if outcome is None or outcome.failed else 0
+
+
+def _renew(home: Home, force: frozenset[Identity]) -> Outcome | None:
+    from nginx_acme.renewal import Renewal  # noqa: PLC0415 - 0.3 s, for nothing in most turns
+
+    return Renewal(home, home.launch.log).once(force)
+
+
+def _bring_back_agent(home: Home) -> None:
+    """Start the agent of an nginx that has lost it: whoever calls us is the one who sees that."""
+    work = needed_work(home)
+    master = find_master(work.pid_file)
+    if master is None or not master.uses(home.generated_main) or not work.agent:
+        return
+    if disk.held_by(home.instance.agent_lock) is None:
+        home.launch.log.notice("the agent was gone, it is started again")
+        start_agent(home, work, master.pid)
 
 
 def _named(force: Iterable[str], work: Work) -> frozenset[Identity]:

@@ -18,13 +18,15 @@ from nginx_acme.store import records
 from nginx_acme.store.labels import label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from nginx_acme.store.records import Access
 
 SEARCHABLE_FOLDER = 0o711
 """nginx's workers open files by paths that lead through a generation."""
+WAKE = "wake"
+"""The name of the file whose replacement wakes the agent."""
 WAIT_BUDGET = timedelta(hours=1)
 """A start that waited and never finished was killed by something that will kill the next, too."""
 
@@ -74,11 +76,6 @@ class Instance:
         """The folder of all generations."""
         return os.path.join(self.path, "generations")
 
-    @property
-    def agent_pid(self) -> str:
-        """The pid of the agent."""
-        return os.path.join(self.path, "agent.pid")
-
     def make(self) -> None:
         """Make the instance's folder, if it isn't there."""
         self.access.demand()
@@ -124,6 +121,20 @@ class Instance:
         """What hooks have been told."""
         return records.load(self._told) or {}
 
+    def note_workers(self, marks: Iterable[str]) -> None:
+        """Note the workers (`master.worker_marks`) of the last reload that is known of."""
+        self.access.demand()
+        records.save(self._workers, {"workers": sorted(marks)}, durable=False)
+
+    def workers(self) -> frozenset[str]:
+        """The workers that were noted; none where none were."""
+        return frozenset(records.texts((records.load(self._workers) or {}).get("workers")))
+
+    def wake_agent(self) -> None:
+        """Let the agent look at everything (`nginx_acme.alarms`)."""
+        self.access.demand()
+        disk.replace(os.path.join(self.path, WAKE), b"", mode=0o600, durable=False)
+
     def begin_wait(self, now: datetime) -> None:
         """Note that a start waits for certificates, before it does."""
         self.access.demand()
@@ -165,6 +176,10 @@ class Instance:
     @property
     def _told(self) -> str:
         return os.path.join(self.path, "told.json")
+
+    @property
+    def _workers(self) -> str:
+        return os.path.join(self.path, "workers.json")
 
     @property
     def _wait(self) -> str:

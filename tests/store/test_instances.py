@@ -35,7 +35,6 @@ def test_paths(store: Store, instance: Instance) -> None:
     assert instance.name.startswith("nginx.conf-")
     assert instance.generated == f"{instance.path}/generated"
     assert instance.generations == f"{instance.path}/generations"
-    assert instance.agent_pid == f"{instance.path}/agent.pid"
     assert os.path.dirname(instance.generation_lock) == f"{store.root}/locks"
     assert len({instance.generation_lock, instance.agent_lock, instance.start_lock}) == 3
     assert not os.path.exists(instance.path)

@@ -32,7 +32,7 @@ def test_one_for_all(make_site: MakeSite, start_pebble: StartPebble) -> None:
     site.configure(site.block("a.example"))
     ca.stop()
     site.start()
-    (left,) = eventually(site.left_behind)
+    (left,) = eventually(site.agents)
     eventually(lambda: holder(site) == left)
     ca.start()
     forgive(site, "a.example")
@@ -40,8 +40,7 @@ def test_one_for_all(make_site: MakeSite, start_pebble: StartPebble) -> None:
     assert site.run("-s", "reload").returncode == 0
     eventually(partial(is_real, site, "b.example"))
     eventually(partial(is_real, site, "a.example"))
-    assert set(site.left_behind()) <= {left}
-    eventually(lambda: not site.left_behind(), "its end")
+    assert site.quiet() == left
 
 
 def holder(site: Site) -> int:
@@ -66,11 +65,11 @@ def test_ends_with_nginx(make_site: MakeSite, silent: Silent) -> None:
     site.configure(site.block("a.example", "acme elsewhere;"), settings=declared)
     site.start()
     eventually(lambda: silent.connections)
-    (first,) = site.left_behind()
+    (first,) = site.agents()
     site.crash()
     site.start()
-    (second,) = eventually(lambda: [pid for pid in site.left_behind() if pid != first])
-    eventually(lambda: site.left_behind() == [second], "the end of the first")
+    (second,) = eventually(lambda: [pid for pid in site.agents() if pid != first])
+    eventually(lambda: site.agents() == [second], "the end of the first")
     assert len(eventually(lambda: silent.connections[1:])) == 1
 
 
@@ -98,7 +97,7 @@ def test_daemon(make_site: MakeSite, silent: Silent) -> None:
     )
     assert (started.returncode, started.stdout) == (0, "")
     eventually(lambda: silent.connections)
-    assert len(site.left_behind()) == 1
+    assert len(site.agents()) == 1
     stopped = subprocess.run([*argv, "-s", "stop"], env=site.environ, timeout=20, check=False)
     assert stopped.returncode == 0
     eventually(lambda: not site.processes(), "the end of all")

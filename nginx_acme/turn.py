@@ -1,0 +1,100 @@
+"""One turn of the agent: what its short-lived child does, and what the agent has to know then.
+
+    somebody told nginx to read its configuration     the user's files are taken up, if they changed
+    otherwise, and where that brought something new   what is due is got (`renewal`)
+
+What goes wrong is said where nginx says it, and the agent learns when to go on.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nginx_acme.alarms import LOOK, SURELY
+from nginx_acme.beside import logs_to_stderr
+from nginx_acme.control import take_up
+from nginx_acme.errors import NginxAcmeError, NginxRejected
+from nginx_acme.log import Log
+from nginx_acme.master import find_master, worker_marks
+from nginx_acme.running import find_home, needed_work
+
+if TYPE_CHECKING:
+    from nginx_acme.launch import Home, Launch
+
+_OOM_SCORE_ADJ = "500"
+"""Where memory is short this ends before nginx does (proc(5))."""
+
+
+def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
+    """Do what there is to do.
+
+    Args:
+        launch: what we were started with.
+        root: the state directory, or what takes its place.
+        why: one of `agent.REASONS`.
+
+    Returns:
+        What the agent takes in: `next`, when to go on, in seconds since the epoch, None where
+        nothing will be due; without it that stays as it was. `fault`: it failed as it should not.
+        And what may be another than before: `agent`, `pid_file`, `error_log`, `stderr`.
+
+    Raises:
+        StateError: there is no generation any more.
+    """
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(_OOM_SCORE_ADJ)
+    home = find_home(launch, root)
+    log = Log(sys.stderr, error_log=needed_work(home).error_log, dated=True)
+    home = replace(home, launch=replace(launch, log=log))
+    said: dict[str, Any] = {"fault": False}
+    is_new = False
+    try:
+        home.runtime.open_for_writing()
+        if why in {LOOK, SURELY}:
+            is_new = _taken_up(home, log, surely=why == SURELY)
+        else:
+            _note_workers(home)
+        if why != LOOK or is_new:
+            said["next"] = _renew(home, log)
+    except NginxRejected as rejected:
+        for line in rejected.lines:
+            log.relay(line)
+        said["fault"] = True
+    except NginxAcmeError as error:
+        log.error(str(error))
+        said["fault"] = True
+    work = needed_work(home)
+    logged = {"error_log": work.error_log, "stderr": logs_to_stderr(work.error_log)}
+    return {**said, "agent": work.agent, "pid_file": work.pid_file, **logged}
+
+
+def _taken_up(home: Home, log: Log, *, surely: bool) -> bool:
+    """Whether the user's files brought something new; a mistake in them is said as nginx says it."""
+    try:
+        return take_up(home, surely=surely)
+    except NginxRejected as rejected:
+        for line in rejected.lines:
+            log.relay(line)
+    except NginxAcmeError as error:
+        log.emerg(str(error))
+    return False
+
+
+def _note_workers(home: Home) -> None:
+    """What happened before there was an agent to see it is not asked about."""
+    master = find_master(needed_work(home).pid_file)
+    if master is not None:
+        home.instance.note_workers(worker_marks(master.pid))
+
+
+def _renew(home: Home, log: Log) -> float | None:
+    """When something is due again."""
+    from nginx_acme.renewal import Renewal  # noqa: PLC0415 - 0.3 s, for nothing after a look
+
+    if home.sheltered:
+        return None
+    outcome = Renewal(home, log).once()
+    return None if outcome is None or outcome.next is None else outcome.next.timestamp()
