@@ -12,6 +12,7 @@ duplicate after the first `map`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ STATUS_FILES = {
 }
 """The file of each format that a location can serve, and its type. The first two are ASCII."""
 
+_FILE = "nginx_acme_file_"
+_ANSWERS = re.compile(
+    rf"(?: if \(-f \${_FILE}\w+\) \{{ return 200 \$nginx_acme_token\.[-\w]+; \}})+"
+)
+"""Of all accounts, in one server."""
+
 _LONGEST_VARIABLE = 46
 """Characters; with a longer name nginx's `variables_hash_bucket_size` had to be raised."""
 
@@ -61,8 +68,18 @@ class Answer:
     @property
     def variable(self) -> str:
         """The variable that has the path of a token's file, without its ``$``."""
-        prefix = "nginx_acme_file_"
-        return prefix + self.name[-(_LONGEST_VARIABLE - len(prefix)) :]
+        return _FILE + self.name[-(_LONGEST_VARIABLE - len(_FILE)) :]
+
+    @property
+    def answering(self) -> str:
+        """What answers in a server."""
+        return f" if (-f ${self.variable}) {{ return 200 $nginx_acme_token.{self.thumbprint}; }}"
+
+    @property
+    def mapping(self) -> str:
+        """What gives the variable its value."""
+        path = quote(self.folder + "/$nginx_acme_token")
+        return f' map $nginx_acme_token ${self.variable} {{ "" ""; default {path}; }}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,17 @@ class Layout:
 def generate(source: Source, plan: Plan, layout: Layout) -> dict[str, str]:
     """The files that differ from the user's: their paths there, and their new text."""
     return _Generator(source, plan, layout).files()
+
+
+def answers_for(text: str, answer: Answer) -> bool:
+    """Whether a text that `generate` made answers an account's challenges."""
+    return answer.answering in text
+
+
+def with_answer(text: str, answer: Answer) -> str:
+    """A text that `generate` made, as it would be with one account more, before the others."""
+    text = text.replace(_CHALLENGE_MAP, _CHALLENGE_MAP + answer.mapping)
+    return _ANSWERS.sub(lambda found: answer.answering + found[0], text)
 
 
 def mirrored(folder: str, path: str) -> str:
@@ -134,10 +162,7 @@ class _Generator:
         return "".join(f" ssl_certificate {path}; ssl_certificate_key {path};" for path in paths)
 
     def _answers(self) -> str:
-        return "".join(
-            f" if (-f ${answer.variable}) {{ return 200 $nginx_acme_token.{answer.thumbprint}; }}"
-            for answer in self._layout.answers
-        )
+        return "".join(answer.answering for answer in self._layout.answers)
 
     def _status(self, location: StatusLocation) -> str:
         """One file for every URI of a location.
@@ -176,11 +201,7 @@ class _Generator:
     def _maps(self) -> str:
         if not self._layout.answers:
             return ""
-        return _CHALLENGE_MAP + "".join(
-            f" map $nginx_acme_token ${answer.variable}"
-            f' {{ "" ""; default {quote(answer.folder + "/$nginx_acme_token")}; }}'
-            for answer in self._layout.answers
-        )
+        return _CHALLENGE_MAP + "".join(answer.mapping for answer in self._layout.answers)
 
     def _added_server(self) -> str:
         if not self._layout.added:

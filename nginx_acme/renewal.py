@@ -12,18 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
+from nginx_acme.answering import answer_instead
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.errors import NginxAcmeError, NginxRejected
 from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
-from nginx_acme.master import exists, find_master
+from nginx_acme.master import exists
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
 from nginx_acme.proof import prove
 from nginx_acme.publish import publish
 from nginx_acme.reload import RELOAD_WAIT
-from nginx_acme.running import answer_anew, needed_work, test_current
+from nginx_acme.running import needed_work, running_master, test_current
 from nginx_acme.sockets import listening
 from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
@@ -76,7 +77,7 @@ class Renewal:
         """See what nginx serves, and let it be known; the labels of what it doesn't."""
         unserved: list[str] = []
         try:
-            if self.master() is not None:
+            if running_master(self._home) is not None:
                 unserved = prove(needed_work(self._home), self._home, utc_now(), self._log, trouble)
         except NginxAcmeError as error:
             self._log.error(str(error))
@@ -86,7 +87,7 @@ class Renewal:
     def _once(self, force: frozenset[Identity]) -> Outcome | None:
         store, home = self._home.store, self._home
         with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
-            work, master = needed_work(home), self.master()
+            work, master = needed_work(home), running_master(self._home)
         if master is None and work.answering and self._is_due(work, force):
             return self._without_nginx(work, force)
         held = listening(master.pid) if master is not None else frozenset()
@@ -112,11 +113,6 @@ class Renewal:
         except NginxAcmeError:
             return False
         return True
-
-    def master(self) -> Master | None:
-        """The nginx that runs this instance's generation."""
-        master = find_master(needed_work(self._home).pid_file)
-        return master if master is not None and master.uses(self._home.generated_main) else None
 
     def _is_due(self, work: Work, force: frozenset[Identity]) -> bool:
         """Whether anybody is to be asked."""
@@ -145,10 +141,8 @@ class Renewal:
 
     def _answer_for(self, old: AccountFolder, new: AccountFolder) -> None:
         """Let nginx answer for a new account."""
-        store, home = self._home.store, self._home
-        with store.lock_generation(home.instance):
-            answer_anew(home, answer_of(store, old), answer_of(store, new))
-            self._reload(needed_work(home))
+        store = self._home.store
+        answer_instead(self._home, answer_of(store, old), answer_of(store, new))
 
     def _activate(self, work: Work, installed: Sequence[Wanted]) -> None:
         """Let nginx load the new files, and those that another process got."""
@@ -163,7 +157,7 @@ class Renewal:
 
     def _reload(self, work: Work) -> bool:
         """Whether nginx runs, and now with what is there."""
-        master = self.master()
+        master = running_master(self._home)
         if master is None:
             return False
         reload_and_note(self._home, master, work)

@@ -1,4 +1,4 @@
-"""The generation that nginx runs: whose it is, what it leaves to do, and changes to it alone.
+"""The generation that nginx runs: whose it is, and what it leaves to do.
 
 `renew` and `status` work from it, never from the user's files: those may be under the operator's
 hands, and only the operator's reload activates what is in them.
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
 from nginx_acme.commandline import parse
-from nginx_acme.draft import test, use
-from nginx_acme.errors import ConfigError, NginxRejected, StateError
+from nginx_acme.draft import test
+from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.launch import SHELTER, Home, home_at, state_path
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files, read_bytes
@@ -23,7 +23,6 @@ from nginx_acme.store import Store
 from nginx_acme.work import from_json
 
 if TYPE_CHECKING:
-    from nginx_acme.generate import Answer
     from nginx_acme.launch import Launch
     from nginx_acme.master import Master
     from nginx_acme.process import Check
@@ -105,33 +104,17 @@ def needed_work(home: Home) -> Work:
     return work
 
 
+def running_master(home: Home) -> Master | None:
+    """The nginx that runs this instance's generation; None where none does.
+
+    Raises:
+        StateError: there is no generation.
+    """
+    master = find_master(needed_work(home).pid_file)
+    return master if master is not None and master.uses(home.generated_main) else None
+
+
 def test_current(home: Home, work: Work) -> Check | None:
     """`nginx -t` on the generation that nginx runs, as nginx was started; None without one."""
     current = generation.current(home.instance.path)
     return None if current is None else test(home.launch, parse(work.options), current)
-
-
-def answer_anew(home: Home, old: Answer, new: Answer) -> None:
-    """Make the current generation answer for another account, and nothing else anew.
-
-    Not from the user's files, which may be under the operator's hands: the name and thumbprint of
-    the old account give way to the new ones where they stand.
-
-    Raises:
-        NginxRejected: nginx refuses it; the current one stays.
-        StateError: it can't be written, or there is no current one.
-    """
-    instance, work = home.instance.path, current_work(home)
-    current = generation.current(instance)
-    if current is None or work is None:
-        raise StateError(f'"{instance}" has no generation', instance)
-    texts = {
-        path: text.replace(old.name, new.name).replace(old.thumbprint, new.thumbprint)
-        for path, text in current.texts()
-    }
-    anew = generation.write(instance, current.user_main, texts, exclude=home.store.root)
-    said = test(home.launch, parse(work.options), anew)
-    if not said.ok:
-        anew.discard()
-        raise NginxRejected(said.lines)
-    use(home, anew, work)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nginx_acme.errors import ConfigError
-from nginx_acme.generate import Answer, Layout, generate, mirrored
+from nginx_acme.generate import Answer, Layout, answers_for, generate, mirrored, with_answer
 from nginx_acme.nginx.source import Source, read_source
 from nginx_acme.plan import Facts, Identity, make_plan
 
@@ -63,13 +63,13 @@ def bundle(identity: Identity | None, key_type: str) -> str:
     return f"{STATE}/certificates/{label}/{key_type.replace(':', '-')}.pem"
 
 
-def generated(case: Path) -> dict[str, str]:
+def generated(case: Path, answers: tuple[Answer, ...] = (ANSWER,)) -> dict[str, str]:
     """The changed files of a case by their path in the generation."""
     version = (1, 22, 1) if "old-nginx" in case.name else (1, 30, 0)
     source = source_of(case)
     plan = make_plan(source, Facts(version, "host.example.com"))
     asks_a_ca = any(not issuer.local for issuer in plan.issuers)
-    layout = Layout(bundle, (ANSWER,) if asks_a_ca else (), plan.added, PUBLIC)
+    layout = Layout(bundle, answers if asks_a_ca else (), plan.added, PUBLIC)
     return {mirrored(FOLDER, path): text for path, text in generate(source, plan, layout).items()}
 
 
@@ -117,6 +117,19 @@ def test_two_accounts() -> None:
         assert f"map $nginx_acme_token $nginx_acme_file_{answer.name} " in text
         assert text.count(f"return 200 $nginx_acme_token.{answer.thumbprint};") == 1
     assert text.count("map $request_uri") == 1
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if (c / "expected").exists()], ids=lambda c: c.name
+)
+def test_one_account_more(case: Path) -> None:
+    """What is put into a generated text later is what would have been put there at first."""
+    other = Answer("corp_77aa", "OTHER-_0", f"{STATE}/public/challenges/corp 77aa")
+    before, after = generated(case), generated(case, (other, ANSWER))
+    assert {path: with_answer(text, other) for path, text in before.items()} == after
+    answered = any(answers_for(text, ANSWER) for text in before.values())
+    assert any(answers_for(text, other) for text in after.values()) == answered
+    assert not any(answers_for(text, other) for text in before.values())
 
 
 def test_long_issuer() -> None:
