@@ -114,9 +114,7 @@ def not_given(now: datetime) -> Advice:
 
 def is_to_be_asked(advice: Advice | None, life: Life, now: datetime) -> bool:
     """Whether the CA may be asked now: not before its time, and never of what is over (§4.3)."""
-    if now >= life.not_after:
-        return False
-    return advice is None or now >= advice.ask or not is_credible(advice, life, now)
+    return now < life.not_after and (advice is None or now >= advice.ask)
 
 
 def next_look(advice: Advice, life: Life) -> datetime | None:

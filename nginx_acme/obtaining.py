@@ -30,11 +30,12 @@ from nginx_acme.standing import due_of, left_out_of, life_of
 from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AsyncExitStack
     from datetime import datetime
 
     from nginx_acme.certificate import Bundle
+    from nginx_acme.identifiers import Name
     from nginx_acme.issuance import Session
     from nginx_acme.plan import Certificate
     from nginx_acme.ports import Outcome, Ports
@@ -119,6 +120,23 @@ class Obtaining:
         self._note(one, bundle)
         return True
 
+    async def bring_forward(
+        self, certificate: Certificate, folder: CertificateFolder, key_types: Iterable[str]
+    ) -> None:
+        """Let what waits for names that the preflight held back be asked for now, if one is good."""
+        session = self._sessions.find(certificate.issuer)
+        if session is None:
+            return
+        findings = await self._ports.preflight(certificate, self._ports.solver(session.account))
+        for key_type in key_types:
+            attempt = folder.attempt(key_type)
+            still = tuple(name for name in attempt.blocked if name in findings.blocked)
+            if still != attempt.blocked:
+                now, good = self._ports.now(), sorted(set(attempt.blocked) - set(still))
+                folder.record(key_type, replace(attempt, next=now, blocked=still))
+                words = f"nothing speaks against {', '.join(good)} any more"
+                self._ports.log.notice(f"{folder.label}: {words}")
+
     def _note(self, one: _Try, bundle: Bundle) -> None:
         """What is to be known of a certificate that came, besides itself."""
         folder, key_type, now = one.folder, one.wanted.key_type, self._ports.now()
@@ -201,7 +219,7 @@ class Obtaining:
         dead = policy.dead_names(error)
         rest = tuple(name for name in one.wanted.names if name.value not in dead)
         lost = [name for name in dead if name not in one.certificate.optional]
-        if rest in {(), one.wanted.names} or (lost and not self._may_leave_out(one, lost)):
+        if rest in {(), one.wanted.names} or (lost and not self._may_leave_out(one, rest)):
             raise error
         label, words = one.folder.label, f"goes on without {', '.join(dead)}: "
         words += "; ".join(map(str, dead.values()))
@@ -213,13 +231,21 @@ class Obtaining:
             self._ports.log.notice(f"{label}: {words}")
         return replace(one, wanted=replace(one.wanted, names=rest))
 
-    def _may_leave_out(self, one: _Try, lost: Sequence[str]) -> bool:
+    def _may_leave_out(self, one: _Try, rest: Sequence[Name]) -> bool:
+        """Whether it is time for a certificate with no other names than these."""
         if one.certificate.issuer.all_names:
             return False
         own, now = one.own, self._ports.now()
-        due = self._due(one)
-        loses = own is not None and any(map(own.facts.covers, lost))
-        return policy.may_leave_out(life_of(own), due, one.failures + 1, now, loses=loses)
+        has = {name for name in one.folder.identity.names if own and own.facts.covers(name)}
+        remaining = {name.value for name in rest}
+        return policy.may_leave_out(
+            life_of(own),
+            self._due(one),
+            one.failures + 1,
+            now,
+            loses=not has <= remaining,
+            gains=not remaining <= has,
+        )
 
     # How it went -------------------------------------------------------------------------
 

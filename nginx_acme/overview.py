@@ -73,11 +73,14 @@ def _row(one: Standing, proof: Proof | None, now: datetime) -> Row:
         directory_url=certificate.issuer.directory_url,
         key_type=one.key_type,
         profile=certificate.profile and printable(certificate.profile),
-        state=_state(one),
+        state=_state(one, now),
         not_before=facts.not_before if facts else None,
         not_after=facts.not_after if facts else None,
         issued_by=printable(facts.issuer) if facts else None,
-        renewal=one.decision.until if isinstance(one.decision, Keep) else None,
+        left_out=one.left_out,
+        renewal=one.due.moment if one.due and _is_young(one, now) else None,
+        renewal_by=one.due.word if one.due else None,
+        explanation_url=_explanation(one),
         next_attempt=_next(one, now),
         failures=one.attempt.failures,
         problem=one.attempt.problem and printable(one.attempt.problem),
@@ -88,11 +91,21 @@ def _row(one: Standing, proof: Proof | None, now: datetime) -> Row:
     )
 
 
-def _state(one: Standing) -> str:
+def _explanation(one: Standing) -> str | None:
+    page = one.advice.explanation if one.advice else None
+    return page and printable(page)
+
+
+def _is_young(one: Standing, now: datetime) -> bool:
+    """Whether it isn't to be renewed yet; one that lacks a name may be asked for all the same."""
+    return one.due is not None and now < one.due.moment
+
+
+def _state(one: Standing, now: datetime) -> str:
     if one.bundle is not None:
         if not one.usable:
             return "expired"
-        return "valid" if isinstance(one.decision, Keep) else "due"
+        return "valid" if _is_young(one, now) else "due"
     if one.shown is None:
         return "missing"
     return "temporary" if one.shown.facts.temporary else "other"

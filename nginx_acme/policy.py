@@ -183,9 +183,15 @@ def dead_names(error: AcmeError) -> Mapping[str, Problem]:
 
 
 def may_leave_out(
-    life: Life | None, due: datetime | None, failures: int, now: datetime, *, loses: bool
+    life: Life | None,
+    due: datetime | None,
+    failures: int,
+    now: datetime,
+    *,
+    loses: bool,
+    gains: bool,
 ) -> bool:
-    """Whether to go on without names for which the order fails.
+    """Whether to order the rest where some names are dead.
 
     At once where nothing can be served. A certificate with all names is better than a new one
     without some, as long as it lives: so only when half of the time between renewal and expiry is
@@ -196,13 +202,14 @@ def may_leave_out(
         due: when that is to be renewed.
         failures: attempts that failed in a row, this one included.
         now: the wall clock.
-        loses: whether the certificate that there is has one of the names.
+        loses: whether the certificate that there is has one of the names that would be left out.
+        gains: whether it lacks one of the others.
     """
     if life is None or due is None or now >= life.not_after:
         return True
-    if now < due:
-        return False
-    return not loses or (failures > 1 and now >= due + (life.not_after - due) / 2)
+    if loses:
+        return failures > 1 and now >= due + (life.not_after - due) / 2
+    return gains or now >= due
 
 
 def believed(stored: datetime | None, now: datetime) -> datetime | None:

@@ -20,6 +20,7 @@ from nginx_acme.errors import StateError
 from nginx_acme.obtaining import Obtaining
 from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.ports import Outcome
+from nginx_acme.renewal_info import Advisers
 from nginx_acme.sessions import Sessions
 from nginx_acme.standing import of_folder
 from nginx_acme.store import Identity
@@ -81,8 +82,10 @@ class _Run:
         self._outcome = outcome
         self._slots: dict[Issuer, asyncio.Semaphore] = {}
         self._stack = AsyncExitStack()
+        sessions = Sessions(ports)
         names = [n.value for c in certificates if c.issuer.local for n in c.names]
-        self._obtaining = Obtaining(ports, Sessions(ports), self._stack, outcome, names)
+        self._obtaining = Obtaining(ports, sessions, self._stack, outcome, names)
+        self._advisers = Advisers(ports, sessions, self._stack)
 
     async def all(self) -> Outcome:
         try:
@@ -112,7 +115,9 @@ class _Run:
         folder = self._ports.store.find(Identity(*certificate.identity))
         if folder is None:
             raise StateError(f"no folder for {certificate.names[0].value}", self._ports.store.root)
-        if self._due(certificate, folder):
+        if folder.identity not in self._force:
+            await self._advisers.ask(certificate, folder)
+        if self._due(certificate, folder) or self._held_back(certificate, folder):
             slots = self._slots.setdefault(certificate.issuer, asyncio.Semaphore(AT_ONCE))
             async with slots:
                 await self._locked(certificate, folder)
@@ -125,6 +130,9 @@ class _Run:
             return
         with held:
             # Whoever had the lock may have done the work meanwhile: it is looked at again.
+            held_back = self._held_back(certificate, folder)
+            if held_back:
+                await self._obtaining.bring_forward(certificate, folder, held_back)
             due = self._due(certificate, folder)
             waiting = list(due)
             while waiting:
@@ -140,7 +148,8 @@ class _Run:
             return
         for key_type in others:
             own = folder.attempt(key_type)
-            folder.record(key_type, replace(own, next=first.next, problem=first.problem))
+            waiting = replace(own, next=first.next, problem=first.problem, blocked=first.blocked)
+            folder.record(key_type, waiting)
 
     async def _lock(self, folder: CertificateFolder) -> Lock | None:
         """The certificate's lock; None where somebody else keeps it."""
@@ -160,13 +169,27 @@ class _Run:
         found = of_folder(certificate, folder, now)
         return {one.key_type: one.to_ask for one in found if one.to_ask is not None}
 
+    def _held_back(self, certificate: Certificate, folder: CertificateFolder) -> tuple[str, ...]:
+        """The key types that wait because of what the preflight said."""
+        found = of_folder(certificate, folder, self._ports.now())
+        return tuple(
+            one.key_type for one in found if isinstance(one.decision, Wait) and one.attempt.blocked
+        )
+
     def _look_again(self, certificate: Certificate, folder: CertificateFolder) -> None:
         now = self._ports.now()
         for one in of_folder(certificate, folder, now):
             match one.decision:
-                case Keep(until) | Wait(until):
+                case Keep(until):
                     self._outcome.look_at(until)
+                case Wait(until):
+                    # The preflight may find it good long before.
+                    again = min(until, now + policy.HOURLY) if one.attempt.blocked else until
+                    self._outcome.look_at(again)
                 case Renew():
                     self._outcome.look_at(now)
+            asking = self._advisers.next_look(certificate, folder, one.key_type)
+            if asking is not None:
+                self._outcome.look_at(asking)
             if not one.usable:
                 self._outcome.missing.append(folder.label)

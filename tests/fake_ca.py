@@ -9,6 +9,7 @@ green with pebble alone fails at Let's Encrypt:
 - names redundant with a wildcard are refused; number and type of names depend on the profile;
 - a valid authorization is used again; Retry-After comes with `processing` only;
 - `replaces` is checked as Boulder does, and a predecessor has one open order;
+- renewal information has Let's Encrypt's windows, three hours for a certificate of 160;
 - five certificates for exactly the same names in a week, then rateLimited with Retry-After;
 - what is revoked with the certificate's own key is revoked for keyCompromise.
 
@@ -213,6 +214,14 @@ class FakeCa(httpx.AsyncBaseTransport):
         """Certificates for the same names in seven days."""
         self.new_terms: str | None = None
         """A URL where terms must be agreed to before anything else is done."""
+        self.advises = True
+        """Whether it says when to renew (RFC 9773)."""
+        self.window: tuple[datetime, datetime] | None = None
+        """The window for every certificate, in place of Let's Encrypt's rule."""
+        self.explanation: str | None = None
+        """A page about the window."""
+        self.ask_again: str | None = "21600"
+        """The Retry-After that comes with a window."""
         self.stranger: ec.EllipticCurvePrivateKey | None = None
         """A key that every certificate is issued for, in place of the one in the CSR."""
         self.fails_issuance: dict[str, object] | None = None
@@ -303,6 +312,8 @@ class FakeCa(httpx.AsyncBaseTransport):
                 return _json(200, self._directory())
             case "HEAD", "newNonce":
                 return Reply(200)
+            case "GET", "renewalInfo":
+                return self._renewal_info(argument)
             case "POST", "newAccount":
                 jws = self._verified(request, content, wants="jwk")
                 return self._new_account(jws)
@@ -381,7 +392,8 @@ class FakeCa(httpx.AsyncBaseTransport):
     # --- resources --------------------------------------------------------------------------
 
     def _directory(self) -> dict[str, object]:
-        names = ("newNonce", "newAccount", "newOrder", "revokeCert", "keyChange", "renewalInfo")
+        names = ["newNonce", "newAccount", "newOrder", "revokeCert", "keyChange"]
+        names += ["renewalInfo"] if self.advises else []
         return {name: f"{HOST}/{name}" for name in names} | {"meta": self.meta}
 
     def _new_account(self, jws: Jws) -> Reply:
@@ -699,6 +711,22 @@ class FakeCa(httpx.AsyncBaseTransport):
             "Link": f'<{HOST}/certificate/{number}/1>;rel="alternate"',
         }
         return Reply(200, headers, order.chain)
+
+    def _renewal_info(self, known_by: str) -> Reply:
+        """RFC 9773 §4: two thirds of the life, half of it below ten days, and 1 % around that."""
+        found = [leaf for leaf in self.issued if certificate_id(leaf) == known_by]
+        if not found:
+            raise Refusal(404, "malformed", "Certificate not found")
+        begin, end = found[0].not_valid_before_utc, found[0].not_valid_after_utc
+        middle = begin + (end - begin) * (1 / 2 if end - begin < timedelta(days=10) else 2 / 3)
+        around = (end - begin) / 100
+        first, last = self.window or (middle - around, middle + around)
+        window = {"start": first.isoformat(), "end": last.isoformat()}
+        shown: dict[str, object] = {"suggestedWindow": window}
+        if self.explanation is not None:
+            shown["explanationURL"] = self.explanation
+        again = {} if self.ask_again is None else {"Retry-After": self.ask_again}
+        return _json(200, shown, **again)
 
     # --- what Boulder looks at ---------------------------------------------------------------
 

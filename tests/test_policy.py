@@ -9,8 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_acme import policy
-from nginx_acme.errors import Problem
-from nginx_acme.policy import Keep, Life, Renew, Wait, decide, renewal_time, retry_time
+from nginx_acme.errors import OrderFailed, Problem, Unreachable
+from nginx_acme.policy import (
+    Due,
+    Keep,
+    Life,
+    Renew,
+    Wait,
+    Word,
+    decide,
+    may_leave_out,
+    renewal_time,
+    retry_time,
+    when_due,
+)
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -45,6 +57,82 @@ def test_renewal_time_is_inside_the_validity(length: timedelta) -> None:
     assert NOW <= moment <= NOW + length
 
 
+QUARTER = Life(NOW, NOW + 90 * DAY)
+SHORT = Life(NOW, NOW + 160 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("one", "renew_before", "advised", "expected"),
+    [
+        pytest.param(QUARTER, None, None, Due(NOW + 60 * DAY, Word.LIFETIME), id="its life"),
+        pytest.param(SHORT, None, None, Due(NOW + 80 * HOUR, Word.LIFETIME), id="a short life"),
+        pytest.param(
+            QUARTER, None, 55 * DAY, Due(NOW + 55 * DAY, Word.RENEWAL_INFORMATION), id="the CA's"
+        ),
+        pytest.param(
+            QUARTER, None, 75 * DAY, Due(NOW + 75 * DAY, Word.RENEWAL_INFORMATION), id="late"
+        ),
+        pytest.param(
+            QUARTER, None, 76 * DAY, Due(NOW + 60 * DAY, Word.LIFETIME), id="the CA's, too late"
+        ),
+        pytest.param(
+            QUARTER,
+            None,
+            -DAY,
+            Due(NOW + 0.9 * DAY, Word.RENEWAL_INFORMATION),
+            id="at once, but not for ever",
+        ),
+        pytest.param(
+            QUARTER, 20 * DAY, None, Due(NOW + 70 * DAY, Word.RENEW_BEFORE), id="the operator's"
+        ),
+        pytest.param(
+            QUARTER,
+            20 * DAY,
+            55 * DAY,
+            Due(NOW + 70 * DAY, Word.RENEW_BEFORE),
+            id="the operator's before the CA's",
+        ),
+        pytest.param(
+            QUARTER, HOUR, None, Due(NOW + 90 * DAY - HOUR, Word.RENEW_BEFORE), id="at the last"
+        ),
+        pytest.param(
+            QUARTER, 75 * DAY, None, Due(NOW + 15 * DAY, Word.RENEW_BEFORE), id="at the first"
+        ),
+        pytest.param(
+            SHORT, 30 * DAY, None, Due(NOW + 80 * HOUR, Word.LIFETIME), id="meant for longer ones"
+        ),
+        pytest.param(
+            SHORT, 30 * DAY, 60 * HOUR, Due(NOW + 80 * HOUR, Word.LIFETIME), id="still not the CA's"
+        ),
+    ],
+)
+def test_when_due(
+    one: Life, renew_before: timedelta | None, advised: timedelta | None, expected: Due
+) -> None:
+    """As the operator says, else the CA, else by its life; nobody makes it too late or too early."""
+    moment = None if advised is None else NOW + advised
+    assert when_due(one, renew_before=renew_before, advised=moment) == expected
+
+
+LENGTHS = st.timedeltas(HOUR, 400 * DAY)
+
+
+@given(
+    LENGTHS,
+    st.none() | st.timedeltas(timedelta(seconds=1), 400 * DAY),
+    st.none() | st.datetimes(datetime(2025, 1, 1), datetime(2029, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+)
+def test_due_within_the_life(
+    length: timedelta, renew_before: timedelta | None, advised: datetime | None
+) -> None:
+    """Whatever anybody says, it is renewed while it is valid, and doesn't come due."""
+    one = Life(NOW, NOW + length)
+    due = when_due(one, renew_before=renew_before, advised=advised)
+    assert one.not_before < due.moment < one.not_after
+    if due.word is not Word.RENEW_BEFORE:
+        assert due.moment <= one.not_after - length / 6
+
+
 @pytest.mark.parametrize(
     ("one", "next_attempt", "expected"),
     [
@@ -68,6 +156,81 @@ def test_decide(one: Life | None, next_attempt: datetime | None, expected: polic
     """A right certificate is kept until it is due; nothing is asked before its next attempt."""
     due = renewal_time(one) if one else None
     assert decide(one, due, next_attempt, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "next_attempt", "expected"),
+    [
+        pytest.param(DAY, None, Renew("it is without www.example.com"), id="young"),
+        pytest.param(
+            DAY, NOW + HOUR, Wait(NOW + HOUR, "it is without www.example.com"), id="it has failed"
+        ),
+        pytest.param(70 * DAY, None, Renew("it expires on 2027-03-21"), id="due"),
+        pytest.param(91 * DAY, None, Renew("it expired on 2027-02-28"), id="expired"),
+    ],
+)
+def test_decide_without_a_name(
+    age: timedelta, next_attempt: datetime | None, expected: policy.Decision
+) -> None:
+    """A certificate that lacks a name is asked for again, by the same retries as any other."""
+    one = life(age, 90 * DAY - age)
+    left_out = ("www.example.com",)
+    assert decide(one, renewal_time(one), next_attempt, NOW, left_out=left_out) == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "failures", "loses", "gains", "expected"),
+    [
+        pytest.param(None, 1, False, True, True, id="nothing to serve"),
+        pytest.param(90, 1, True, False, True, id="expired"),
+        pytest.param(60, 1, True, False, False, id="just due"),
+        pytest.param(74, 99, True, False, False, id="life enough"),
+        pytest.param(75, 1, True, False, False, id="half of the rest is gone, a first attempt"),
+        pytest.param(75, 2, True, False, True, id="half of the rest is gone"),
+        pytest.param(59, 9, True, True, False, id="not due, one name for another"),
+        pytest.param(60, 1, False, False, True, id="due, and it lacked the name before"),
+        pytest.param(30, 9, False, False, False, id="not due, nothing is gained"),
+        pytest.param(30, 9, False, True, True, id="not due, one of two is good again"),
+    ],
+)
+def test_may_leave_out(
+    age: float | None,
+    failures: int,
+    loses: bool,  # noqa: FBT001
+    gains: bool,  # noqa: FBT001
+    expected: bool,  # noqa: FBT001
+) -> None:
+    """No name is dropped while the certificate that has it has life enough."""
+    one = None if age is None else life(age * DAY, (90 - age) * DAY)
+    due = None if one is None else renewal_time(one)
+    assert may_leave_out(one, due, failures, NOW, loses=loses, gains=gains) is expected
+
+
+DNS = Problem("dns", "NXDOMAIN", identifier="www.example.com")
+LIMIT = Problem("rateLimited", "too many", identifier="www.example.com")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(OrderFailed({"www.example.com": DNS}), {"www.example.com"}, id="an order"),
+        pytest.param(
+            OrderFailed({"a": DNS, "b": Problem("serverInternal", "oops")}), {"a"}, id="not its own"
+        ),
+        pytest.param(
+            Problem("rejectedIdentifier", "some", subproblems=(DNS,)),
+            {"www.example.com"},
+            id="CA's",
+        ),
+        pytest.param(Problem("rejectedIdentifier", "none is named"), set(), id="nobody named"),
+        pytest.param(Problem("malformed", "", subproblems=(LIMIT,)), set(), id="a name's limit"),
+        pytest.param(Problem("rateLimited", "", subproblems=(DNS,)), set(), id="a limit"),
+        pytest.param(Unreachable("no route"), set(), id="nobody there"),
+    ],
+)
+def test_dead_names(error: Unreachable | OrderFailed | Problem, expected: set[str]) -> None:
+    """A name is dead by what the CA says of it, not by the CA's own trouble or limits."""
+    assert policy.dead_names(error).keys() == expected
 
 
 @pytest.mark.parametrize(
@@ -99,6 +262,24 @@ def test_retry_time(
     """Retries grow rare by the integration guide's steps, and the CA's word is a lower bound."""
     moment = retry_time(
         failures, NOW, life=one, permanent=permanent, retry_after=retry_after, dice=0.5
+    )
+    assert moment - NOW == expected
+
+
+@pytest.mark.parametrize(
+    ("due", "retry_after", "expected"),
+    [
+        pytest.param(NOW + HOUR, None, HOUR, id="it becomes due meanwhile"),
+        pytest.param(NOW + 2 * DAY, None, DAY, id="it isn't due for long"),
+        pytest.param(NOW - HOUR, None, DAY, id="it was due already"),
+        pytest.param(NOW + HOUR, NOW + 5 * HOUR, 5 * HOUR, id="the CA wants to be left alone"),
+    ],
+)
+def test_retry_until_due(due: datetime, retry_after: datetime | None, expected: timedelta) -> None:
+    """Trying for a name that is lacking puts no renewal off."""
+    one = life(60 * DAY, 30 * DAY)
+    moment = retry_time(
+        4, NOW, life=one, permanent=False, retry_after=retry_after, dice=0.5, due=due
     )
     assert moment - NOW == expected
 

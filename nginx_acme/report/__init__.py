@@ -44,6 +44,8 @@ class Row:
     places: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     """Names that the certificate had to do without: it is degraded."""
+    renewal_by: str | None = None
+    """By whose word it is renewed then: "renew_before", "renewal information", "lifetime"."""
     explanation_url: str | None = None
     """Where the CA says why it wants it renewed (RFC 9773 §4.2)."""
     served: bool | None = None

@@ -42,6 +42,7 @@ def certificate(row: Row) -> dict[str, Any]:
         "not_after": _time(row.not_after),
         "issued_by": row.issued_by,
         "renewal": _time(row.renewal),
+        "renewal_by": row.renewal_by,
         "explanation_url": row.explanation_url,
         "next_attempt": _time(row.next_attempt),
         "failures": row.failures,

@@ -25,6 +25,7 @@ from nginx_acme.acme.resources import (
     OrderStatus,
     RenewalInfo,
     certificate_chain,
+    certificate_id,
     http_date,
     is_https,
     plain,
@@ -278,6 +279,31 @@ def test_renewal_info() -> None:
         end=datetime(2025, 1, 3, 4, 0, 0, tzinfo=UTC),
         explanation="https://acme.example.com/docs/ari",
     )
+
+
+@pytest.mark.parametrize("page", ["javascript:alert(1)", "http://plain.example/", "", "see there"])
+def test_renewal_info_with_a_strange_page(page: str) -> None:
+    """A page that nobody should open is none; the window counts all the same."""
+    assert RenewalInfo.from_json(RENEWAL_INFO | {"explanationURL": page}).explanation is None
+
+
+@pytest.mark.parametrize(
+    ("key_id", "serial", "expected"),
+    [
+        pytest.param(
+            "69885b6b87464041e1b37b847ba0ae2cde01c8d4",
+            0x8765_4321,
+            "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE",
+            id="RFC 9773 §4.1, with a zero before the number",
+        ),
+        pytest.param("00ff", 0x7F, "AP8.fw", id="none needed"),
+        pytest.param("00ff", 0x80, "AP8.AIA", id="one needed"),
+        pytest.param("00ff", 0xFF00, "AP8.AP8A", id="a zero at its end"),
+    ],
+)
+def test_certificate_id(key_id: str, serial: int, expected: str) -> None:
+    """RFC 9773 §4.1: the serial number is as DER has it."""
+    assert certificate_id(bytes.fromhex(key_id), serial) == expected
 
 
 # --- problems -------------------------------------------------------------------------------

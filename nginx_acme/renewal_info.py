@@ -1,0 +1,154 @@
+"""Asking CAs when they want their certificates to be renewed (RFC 9773), as a part of a run.
+
+What may live here: which CA is asked about which certificate, and what is noted and told of the
+answer. When it is time to ask, and what an answer means, is `ari`'s; nothing that goes wrong here
+keeps a certificate from being renewed.
+
+Only the CA that issued a certificate is asked, so a note of that is needed: the issuer's key alone
+says little of who answers for it at which URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from nginx_acme import ari, limits
+from nginx_acme.errors import AcmeError, NginxAcmeError, Problem
+from nginx_acme.limits import Ask, Kind
+from nginx_acme.policy import HOURLY
+from nginx_acme.standing import life_of
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+    from datetime import datetime
+
+    from nginx_acme.ari import Advice
+    from nginx_acme.certificate import Bundle
+    from nginx_acme.plan import Certificate, Issuer
+    from nginx_acme.policy import Life
+    from nginx_acme.ports import Ports
+    from nginx_acme.sessions import Sessions
+    from nginx_acme.store import CertificateFolder
+
+AT_ONCE = 8
+"""Questions to one CA at the same time: so many wait in vain where it doesn't answer."""
+
+
+class Advisers:
+    """The CAs of one run, as those who are asked for advice."""
+
+    def __init__(self, ports: Ports, sessions: Sessions, stack: AsyncExitStack) -> None:
+        self._ports = ports
+        self._sessions = sessions
+        self._stack = stack
+        self._slots: dict[Issuer, asyncio.Semaphore] = {}
+        self._silent: dict[Issuer, AcmeError] = {}
+
+    async def ask(self, certificate: Certificate, folder: CertificateFolder) -> None:
+        """Ask about every key type of a certificate for which it is time.
+
+        Raises:
+            StateError: what was answered can't be noted.
+        """
+        for key_type in certificate.key_types:
+            bundle = _advised(certificate, folder, key_type)
+            life, before = life_of(bundle), folder.advice(key_type)
+            if bundle is None or life is None:
+                continue
+            now = self._ports.now()
+            if before is not None and not ari.is_credible(before, life, now):
+                self._ports.log.warn(
+                    f"{folder.label}: what is noted of its renewal can't be true, was the clock"
+                    " wrong? It is dropped"
+                )
+                before = None
+            if ari.is_to_be_asked(before, life, now):
+                advice = await self._answer(certificate.issuer, bundle, life, before)
+                if advice is not None:
+                    self._note(certificate, folder, key_type, bundle, advice)
+
+    def next_look(
+        self, certificate: Certificate, folder: CertificateFolder, key_type: str
+    ) -> datetime | None:
+        """When a run should ask again; None: not at all."""
+        life, advice = life_of(_advised(certificate, folder, key_type)), folder.advice(key_type)
+        if life is None:
+            return None
+        return self._ports.now() + HOURLY if advice is None else ari.next_look(advice, life)
+
+    async def _answer(
+        self, issuer: Issuer, bundle: Bundle, life: Life, before: Advice | None
+    ) -> Advice | None:
+        """What the CA says, or that it says nothing; None where it can't even be asked."""
+        ports = self._ports
+        try:
+            session = self._sessions.find(issuer)
+            if session is None:
+                return None
+            async with self._slots.setdefault(issuer, asyncio.Semaphore(AT_ONCE)):
+                if issuer in self._silent:
+                    raise self._silent[issuer]
+                await session.connect(self._stack)
+                info = await session.renewal_info(bundle.facts)
+        except AcmeError as error:
+            if _is_for_all(error):
+                self._silent.setdefault(issuer, error)
+            return ari.unheard(before, str(error), ports.now(), error.retry_after)
+        except NginxAcmeError:  # of the account's key; whoever orders will say so
+            return None
+        if info is None:
+            return ari.not_given(ports.now())
+        return ari.heard(info, before, life, ports.now(), ports.dice())
+
+    def _note(
+        self,
+        certificate: Certificate,
+        folder: CertificateFolder,
+        key_type: str,
+        bundle: Bundle,
+        advice: Advice,
+    ) -> None:
+        """Note and tell it. Where somebody else is at work on the certificate it isn't needed."""
+        held = self._ports.store.try_lock_certificate(folder)
+        if held is None:
+            return
+        with held:
+            before = folder.advice(key_type)
+            folder.note_advice(key_type, bundle, advice)
+        news = _news(before, advice, self._ports.now())
+        if news is not None:
+            self._ports.log.notice(f"{folder.label}: {certificate.issuer.name} {news}")
+
+
+def _advised(certificate: Certificate, folder: CertificateFolder, key_type: str) -> Bundle | None:
+    """What there is of a certificate, where its CA's advice about it counts."""
+    issuer, own = certificate.issuer, folder.own(key_type)
+    if own is None or issuer.local or issuer.renew_before is not None:
+        return None
+    issued = folder.issued(key_type)
+    by_issuer = issued is not None and issued.directory_url == issuer.directory_url
+    return own if by_issuer and own.facts.authority_key_id is not None else None
+
+
+def _is_for_all(error: AcmeError) -> bool:
+    """Whether an error has nothing to do with this certificate."""
+    too_many = isinstance(error, Problem) and error.type == "rateLimited"
+    stopped = limits.scopes(error, Ask(frozenset()))
+    return too_many or any(scope.kind is Kind.CA for scope in stopped)
+
+
+def _news(before: Advice | None, advice: Advice, now: datetime) -> str | None:
+    """What the operator should hear of: trouble that begins, a window that moves or is over."""
+    if advice.problem is not None:
+        known = before is not None and before.problem is not None
+        return None if known else f"gives no advice about its renewal: {advice.problem}"
+    if advice.start is None or advice.end is None:
+        return None
+    moved = before is not None and before.start not in {None, advice.start}
+    explained = advice.explanation not in {None, before.explanation if before else None}
+    if not moved and not explained and now < advice.end:
+        return None
+    window = f"from {advice.start:%Y-%m-%d %H:%M} to {advice.end:%Y-%m-%d %H:%M} UTC"
+    see = f", see {advice.explanation}" if advice.explanation else ""
+    return f"wants it to be renewed {window}{see}"
