@@ -78,7 +78,7 @@ def _row(one: Standing, proof: Proof | None, now: datetime) -> Row:
         not_after=facts.not_after if facts else None,
         issued_by=printable(facts.issuer) if facts else None,
         left_out=one.left_out,
-        renewal=one.due.moment if one.due and _is_young(one, now) else None,
+        renewal=one.due.moment if one.due else None,
         renewal_by=one.due.word if one.due else None,
         explanation_url=_explanation(one),
         next_attempt=_next(one, now),

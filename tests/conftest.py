@@ -103,6 +103,12 @@ def each_pebble(
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a browser (`browser`)."""
+    return _need("installed", "chromium")
+
+
+@pytest.fixture(scope="session")
 def newer_pebble() -> str:
     """The path of the next release's pebble."""
     return _need("newer", "pebble")

@@ -146,10 +146,12 @@ def test_status(make_site: MakeSite, pebble: Pebble) -> None:
     assert not site.state.exists()
     site.start()
     lines = site.run("status").stdout.splitlines()
-    assert lines[0].split() == ["CERTIFICATE", "ISSUER", "KEY", "STATE", "EXPIRES", "NEXT"]
-    assert lines[1].split()[:4] == ["a.example", "pebble", "ecdsa:256", "valid"]
-    assert lines[2] == "    names: a.example, b.example"
-    assert lines[3].split()[:4] == ["c.internal", "local", "ecdsa:256", "valid"]
+    assert lines[0] == "All 2 certificates are well"
+    assert re.match(rf"nginx runs \(pid {site.pid}\), .*, last look \d+ s ago", lines[1])
+    assert lines[3].split() == ["CERTIFICATE", "ISSUER", "STATE", "EXPIRES", "NEXT"]
+    assert lines[4].split()[:3] == ["a.example", "pebble", "valid"]
+    assert lines[5] == "    b.example"
+    assert lines[6].split()[:3] == ["c.internal", "local", "valid"]
 
 
 def test_status_json(make_site: MakeSite, pebble: Pebble) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser import browse
 from tests.launcher import eventually
 from tests.servers import LOCALHOST, fetch_plain, free_port
 
@@ -46,6 +47,8 @@ LOCATIONS = {
     "one method": ("location /x { limit_except GET { deny all; } @; }", "/x"),
 }
 """Servers with a status location in it, and what to ask for."""
+ALONE = "acme_agent off;"
+"""Nobody looks but who is told to."""
 CLOSED = {
     "deny": "location /x { @; deny all; }",
     "if": "location /x { @; if ($request_method = GET) { return 403; } }",
@@ -62,7 +65,7 @@ def with_servers(site: Site, *servers: str) -> int:
         f"server {{ listen {LOCALHOST}:{port}; server_name s{number}; {inside} }}"
         for number, inside in enumerate(servers)
     )
-    site.configure(site.block("a.internal", "acme local;"), *blocks)
+    site.configure(site.block("a.internal", "acme local;"), *blocks, settings=ALONE)
     return port
 
 
@@ -147,6 +150,18 @@ def test_settings_of_its_own(each_nginx: str, make_site: MakeSite) -> None:
     assert (headers["Content-Type"], headers["Cache-Control"]) == ("text/x-own", "max-age=9")
 
 
+def test_in_a_browser(make_site: MakeSite, chromium: str) -> None:
+    """A browser shows it as it is, and asks for nothing else."""
+    site = make_site()
+    port = with_servers(site, "access_log logs/page.log; location = /x { acme_status; }")
+    site.start()
+    seen = browse(chromium, f"http://{LOCALHOST}:{port}/x")
+    assert "<h1>The certificate is well</h1>" in seen.document
+    assert not seen.complaints
+    (line,) = (site.folder / "logs" / "page.log").read_text().splitlines()
+    assert '"GET /x HTTP/1.1" 200' in line
+
+
 def test_before_any_certificate(make_site: MakeSite) -> None:
     """A configuration that wants no certificate has a page, too."""
     site = make_site()
@@ -193,7 +208,8 @@ def test_everybody_may_read(make_site: MakeSite) -> None:
 def test_the_same_as_status(make_site: MakeSite, pebble: Pebble) -> None:
     """What is published says what `status --json` says, but for what is true only of now."""
     site = make_site(pebble)
-    site.configure(site.block("a.example b.example"), site.block("c.internal", "acme local;"))
+    blocks = [site.block("a.example b.example"), site.block("c.internal", "acme local;")]
+    site.configure(*blocks, settings=ALONE)
     site.start()
     published: dict[str, Any] = json.loads(public(site, "status.json").read_text())
     told: dict[str, Any] = json.loads(site.run("status", "--json").stdout)
@@ -222,6 +238,7 @@ def test_every_look_is_told(make_site: MakeSite) -> None:
     site.configure(
         site.block("a.internal", "acme local;"),
         site.block("b.internal", "acme local;"),
+        settings=ALONE,
     )
     eventually(
         lambda: site.run("-s", "reload").returncode == 0 and look(site) > second, "a later look"

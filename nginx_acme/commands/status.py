@@ -6,6 +6,7 @@ Of what the running generation wants; of what the configuration wants where none
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ from nginx_acme.report.table import to_text
 from nginx_acme.running import find_home
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nginx_acme.launch import Launch
+    from nginx_acme.report import Overview
 
 
 def run(launch: Launch) -> int:
@@ -29,5 +33,13 @@ def run(launch: Launch) -> int:
     if given.json:
         sys.stdout.write(json.dumps(to_json(overview), indent=2) + "\n")
     else:
-        sys.stdout.write(to_text(overview))
+        sys.stdout.write(_table(overview, launch.environ))
     return 0
+
+
+def _table(overview: Overview, environ: Mapping[str, str]) -> str:
+    """As wide as the terminal; in colours, but for who wants none (no-color.org)."""
+    if not sys.stdout.isatty():
+        return to_text(overview)
+    colored = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+    return to_text(overview, width=shutil.get_terminal_size().columns, colored=colored)

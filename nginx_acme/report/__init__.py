@@ -22,8 +22,9 @@ class Row:
 
     `state` is one of: valid, due (valid, and it is time for the next), expired, temporary (a
     stand-in that nobody trusts), other (another certificate of the store stands in), missing.
-    Times and issuer are those of what is shown; `renewal` is when the next is asked for,
-    `next_attempt` when it is asked for again, and `problem` is in the CA's words.
+    Times and issuer are those of what is shown. `renewal` is when the next one is wanted,
+    `next_attempt` when one that is wanted now is asked for, and `problem` what the last attempt
+    failed of, in the CA's words.
     """
 
     label: str

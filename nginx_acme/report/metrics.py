@@ -83,12 +83,12 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Row], Value]], ...] = (
     ),
     (
         "certificate_renewal_seconds",
-        "When the next certificate will be asked for; absent once that time has come.",
+        "When the next certificate is wanted.",
         lambda row: _seconds(row.renewal),
     ),
     (
         "certificate_next_attempt_seconds",
-        "When the certificate that is due will be asked for.",
+        "When a certificate that is wanted now will be asked for; absent for the others.",
         lambda row: _seconds(row.next_attempt),
     ),
     (

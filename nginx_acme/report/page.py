@@ -93,8 +93,8 @@ def to_html(overview: Overview) -> str:
 {_table(rows, overview.now) if rows else ""}
 </main>
 <footer>
-<p>Times to come are counted from the last look. If that was more than a day ago, nobody looks after
-these certificates any more; <code>nginx-acme status</code> says more.</p>
+<p>Times to come are counted from the last look. There is one at least once a day; if that was longer
+ago, nobody looks after these certificates any more, and <code>nginx-acme status</code> says more.</p>
 <p>nginx-acme &middot; {_escaped(overview.instance)} in {_escaped(overview.state)}</p>
 </footer>
 </body>
@@ -247,7 +247,8 @@ def _details(row: Row) -> Iterator[str]:
         "Asked for in": ", ".join(row.places),
         "Kept in": row.path,
         "Proof": "nginx shows it" if row.served else row.unproved or "",
-        "Why then": row.explanation_url or "",
+        "Renewal by": row.renewal_by or "",
+        "Reason": row.explanation_url or "",
     }
     for term, value in values.items():
         if value:
@@ -266,7 +267,7 @@ def _life(row: Row, now: datetime) -> str:
         return f'<span class="instead">{_INSTEAD.get(row.state, "")}</span>'
     gone = _place(now, begin, end)
     renewal = _place(row.renewal, begin, end) if row.renewal else gone
-    rest = "margin" if row.renewal else "late"
+    rest = "late" if row.state == "due" else "margin"
     drawn = [("gone", 0, gone), ("left", gone, renewal), (rest, max(gone, renewal), LENGTH)]
     rectangles = "".join(
         f'<rect class="{kind}" x="{start}" width="{to - start}" height="1"/>'

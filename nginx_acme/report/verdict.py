@@ -64,7 +64,7 @@ def coming(row: Row, now: datetime) -> str:
     moment = row.next_attempt or row.renewal
     if moment is None:
         return ""
-    what = "renewal" if row.next_attempt is None or row.state in GOOD else "request"
+    what = "renewal" if row.next_attempt is None or row.state == "due" else "request"
     again = "next " if row.failures else ""
     return f"{again}{what} {'now' if moment <= now else f'in {span(moment - now)}'}"
 
@@ -73,7 +73,7 @@ def trouble(row: Row) -> str | None:
     """What is wrong with it, in the CA's words where those are known; None: nothing."""
     said = [f"without {', '.join(row.left_out)}"] if row.left_out else []
     if row.served is False:
-        said.append("nginx doesn't show it")
+        said.append(f"not served: {row.unproved}" if row.unproved else "not served")
     if row.problem:
         times = f"failed {row.failures} time{'s' * (row.failures != 1)}: " if row.failures else ""
         said.append(times + row.problem)
