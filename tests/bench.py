@@ -7,6 +7,8 @@ because they start the same servers. For each number of certificates, in one fol
               refused nonces, no reused authorizations, no sleep before a validation)
     starting  with those certificates, again and again, in turn with bare nginx on the same
               generated configuration; and `-t` in turn with `nginx -t`
+    beside    while nginx runs: the agent that sleeps, a `renew` with nothing due, and an edit with a
+              plain HUP until it is served, in turn with nginx on a configuration of its own
 
 What is compared runs in turn, since other work on a machine changes by the minute. Figures are
 medians, ratios medians of the ratios of neighbours. The folder is in /var/tmp, because /tmp may
@@ -153,6 +155,21 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What goes on beside an nginx that runs.
+
+    - `agent`: bytes in memory of the agent that sleeps;
+    - `renew`: with nothing due;
+    - `edit`: from a HUP to the edited answer, with nginx-acme and with nginx alone.
+    """
+
+    agent: int
+    renew: Figures
+    edit: Figures
+    bare_edit: Figures
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """All runs with one number of certificates."""
 
@@ -160,6 +177,7 @@ class Row:
     retry_after: int
     first: tuple[Figures, ...]
     rounds: tuple[Round, ...]
+    beside: tuple[Beside, ...]
 
 
 # --- one site -------------------------------------------------------------------------------
@@ -217,6 +235,50 @@ class Site:
             bare_test=self._run(self._bare("-t")),
             python=self._run((sys.executable, "-I", "-c", "pass")),
         )
+
+    def beside(self) -> Beside:
+        """What the agent costs, and what it does."""
+        program = Program(self.nginx.argv(), self._log, environ=self._environ)
+        begin = time.perf_counter()
+        program.launch()
+        try:
+            self._answering(self.names[0], program, self.pebble.issuer_root(), begin)
+            agent = self._agent(program, begin)
+            memory = _resident_alone(agent)
+            renew = self._run(self.nginx.argv("renew"))
+            edit = self._edit(self.nginx.conf, program, self.tls_port)
+            return Beside(memory, renew, edit, self._bare_edit())
+        finally:
+            program.stop()
+
+    def _agent(self, program: Program, begin: float) -> int:
+        """The agent, when its first turn is over."""
+        while True:
+            for path in self.folder.glob("acme/locks/agent-*.lock"):
+                pid = int(path.read_text().split()[1])
+                began = list(self.folder.glob("acme/instances/*/workers.json"))
+                if began and not _children(pid):
+                    return pid
+            self._look_after(program, begin)
+
+    def _edit(self, conf: Path, program: Program, port: int) -> Figures:
+        """Edit every answer, tell nginx, and wait until it is given."""
+        conf.write_text(conf.read_text().replace("return 200;", "return 201;"))
+        begin = time.perf_counter()
+        os.kill(program.pid, signal.SIGHUP)
+        while fetch(port, self.names[0], None).status != 201:
+            self._look_after(program, begin)
+        return Figures(time.perf_counter() - begin, 0)
+
+    def _bare_edit(self) -> Figures:
+        """The same with nginx alone, on its own copy of the generated configuration."""
+        (generated,) = self.folder.glob("acme/instances/*/generated/nginx.conf")
+        text = generated.read_text()
+        ports = {port: free_port() for port in (self.tls_port, self.pebble.http_port)}
+        for ours, other in ports.items():
+            text = text.replace(f"{LOCALHOST}:{ours}", f"{LOCALHOST}:{other}")
+        with NginxServer(self.folder / "bare", text, binary=self.nginx.binary) as bare:
+            return self._edit(bare.conf, bare.server, ports[self.tls_port])
 
     def _bare(self, *more: str) -> tuple[str, ...]:
         """The command line of nginx itself with the generated configuration."""
@@ -298,11 +360,14 @@ def _cpu_seconds(pid: int) -> float:
 def _resident(pid: int) -> int:
     """Bytes in memory of a process and its children; what they share counts for each."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            pids = (pid, *map(int, file.read().split()))
-        return sum(map(_resident_alone, pids))
+        return sum(map(_resident_alone, (pid, *_children(pid))))
     except OSError:  # one of them ended meanwhile
         return 0
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return list(map(int, file.read().split()))
 
 
 def _resident_alone(pid: int) -> int:
@@ -318,10 +383,11 @@ def measure(certificates: int, retry_after: int, options: Options) -> Row:
     runs = options.runs_with(certificates)
     first: list[Figures] = []
     rounds: list[Round] = []
+    beside: list[Beside] = []
     hangs = 0
     while len(first) < runs:
         try:
-            figures, again = _one_site(certificates, retry_after, options, -(-STARTS // runs))
+            figures, again, more = _one_site(certificates, retry_after, options, -(-STARTS // runs))
         except Hanging as hanging:
             hangs += 1
             print(f"{hanging}; once more", file=sys.stderr)
@@ -330,16 +396,17 @@ def measure(certificates: int, retry_after: int, options: Options) -> Row:
             continue
         first.append(figures)
         rounds += again
-    return Row(certificates, retry_after, tuple(first), tuple(rounds))
+        beside.append(more)
+    return Row(certificates, retry_after, tuple(first), tuple(rounds), tuple(beside))
 
 
 def _one_site(
     certificates: int, retry_after: int, options: Options, rounds: int
-) -> tuple[Figures, list[Round]]:
+) -> tuple[Figures, list[Round], Beside]:
     with tempfile.TemporaryDirectory(prefix="nginx-acme-bench-", dir="/var/tmp") as folder:
         site = Site(Path(folder), certificates, retry_after, options)
         with site.pebble:
-            return site.first(), [site.round() for _ in range(rounds)]
+            return site.first(), [site.round() for _ in range(rounds)], site.beside()
 
 
 # --- what is said ---------------------------------------------------------------------------
@@ -398,6 +465,25 @@ def print_rounds(rows: Sequence[Row]) -> None:
         for row in rows
     ]
     title = "Start and test with valid certificates, beside nginx with the generated configuration"
+    _print_table(title, header, lines)
+
+
+def print_beside(rows: Sequence[Row]) -> None:
+    """What the agent costs and does, beside nginx alone."""
+    header = "certificates runs agent_MiB renew_s renew_CPU_s edit_s nginx_edit_s"
+    lines = [
+        (
+            f"{row.certificates}",
+            f"{len(row.beside)}",
+            f"{_median(each.agent for each in row.beside) / 2**20:.1f}",
+            f"{_median(each.renew.seconds for each in row.beside):.2f}",
+            f"{_median(each.renew.cpu for each in row.beside):.2f}",
+            f"{_median(each.edit.seconds for each in row.beside):.2f}",
+            f"{_median(each.bare_edit.seconds for each in row.beside):.2f}",
+        )
+        for row in rows
+    ]
+    title = "Beside a running nginx: the agent, a renew with nothing due, an edit with a plain HUP"
     _print_table(title, header, lines)
 
 
@@ -469,6 +555,7 @@ def main() -> int:
     finally:
         print_first(rows)
         print_rounds(rows)
+        print_beside(rows)
         write_report(options.report, found, rows)
     return 0
 
