@@ -25,6 +25,7 @@ from nginx_acme.loaded import on_disk
 from nginx_acme.places import answers, borrow, keep
 from nginx_acme.process import check
 from nginx_acme.publish import publish
+from nginx_acme.standing import unfinished
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ def in_store(
     _switch(understood, drafted)
     home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
     publish(home, understood.launch.log, utc_now())
+    if not plan.settings.agent and unfinished(plan.certificates, home.store, utc_now()):
+        understood.launch.log.notice(
+            '"acme_agent" is off: certificates are missing until "nginx-acme renew" gets them'
+        )
 
 
 def in_shelter(understood: Understood) -> Home:

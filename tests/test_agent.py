@@ -125,3 +125,177 @@ def test_log_file(make_site: MakeSite, pebble: Pebble) -> None:
     eventually(partial(is_real, site, "a.example"))
     eventually(lambda: "#0: nginx reloaded for a.example" in site.error_log())
     assert "reloaded" not in site.output()
+
+
+# --- beside nginx -----------------------------------------------------------------------------
+
+
+def test_sleeps(make_site: MakeSite) -> None:
+    """With nothing to do it isn't woken, whatever nginx serves; and it is small."""
+    site = started(make_site)
+    agent = site.quiet()
+    before = switches(agent)
+    for _ in range(50):
+        assert site.shown("a.internal").body == b"a.internal"
+    assert switches(agent) == before
+    assert resident(agent) < 15 * 1024
+
+
+def started(make_site: MakeSite, **more: Any) -> Site:
+    """A site with a certificate of its own authority, whose agent sleeps."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"), **more)
+    site.start()
+    site.quiet()
+    return site
+
+
+def switches(pid: int) -> list[str]:
+    """How often a process has been woken."""
+    return re.findall(r"ctxt_switches:\t(\d+)", Path(f"/proc/{pid}/status").read_text())
+
+
+def resident(pid: int) -> int:
+    """How much memory it has, in KiB."""
+    (found,) = re.findall(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found)
+
+
+def test_no_signal_of_nginx_is_for_it(make_site: MakeSite) -> None:
+    """`systemctl kill -s HUP` reaches every process of the unit."""
+    site = started(make_site)
+    agent = site.quiet()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
+        os.kill(agent, number)
+    assert site.quiet() == agent
+    os.kill(agent, signal.SIGTERM)
+    eventually(lambda: not site.agents(), "its end")
+
+
+def test_brought_back(make_site: MakeSite) -> None:
+    """One that was killed is brought back by the next `renew`, and by a reload."""
+    site = started(make_site)
+    os.kill(site.quiet(), signal.SIGKILL)
+    eventually(lambda: not site.agents())
+    answer = site.run("renew")
+    assert "the agent was gone, it is started again" in answer.stderr
+    os.kill(site.quiet(), signal.SIGKILL)
+    eventually(lambda: not site.agents())
+    assert site.run("-s", "reload").returncode == 0
+    site.quiet()
+    assert "the agent was gone" not in site.run("renew").stderr
+
+
+def test_switched_off_and_on(make_site: MakeSite) -> None:
+    """`acme_agent off` ends it at the reload that brings it, and `on` brings it back."""
+    site = started(make_site)
+    site.configure(site.block("a.internal", "acme local;"), settings="acme_agent off;")
+    assert site.run("-s", "reload").returncode == 0
+    eventually(lambda: not site.agents(), "its end")
+    assert "agent" not in site.run("renew").stderr
+    site.configure(site.block("a.internal", "acme local;"))
+    assert site.run("-s", "reload").returncode == 0
+    site.quiet()
+
+
+def test_binary_upgrade(make_site: MakeSite, each_nginx: str) -> None:
+    """It goes on beside the new master of USR2, WINCH and QUIT, and knows its HUP."""
+    site = make_site(binary=each_nginx)
+    site.configure(site.block("a.internal", "acme local;"), main="pid logs/nginx.pid;")
+    argv = [*LAUNCHER, "-p", f"{site.folder}/", "-c", str(site.conf), "-e", "logs/error.log"]
+    subprocess.run(argv, env=site.environ, timeout=20, check=True, stderr=subprocess.DEVNULL)
+    agent, old = site.quiet(), master(site)
+    os.kill(old, signal.SIGUSR2)
+    eventually(lambda: master(site) != old, "another master")
+    new = master(site)
+    eventually(lambda: workers(new), "workers of the new one")
+    os.kill(old, signal.SIGWINCH)
+    eventually(lambda: not workers(old), "no workers of the old one")
+    os.kill(old, signal.SIGQUIT)
+    eventually(lambda: not exists(old), "the end of the old one")
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
+    os.kill(new, signal.SIGHUP)
+    eventually(lambda: site.shown("a.internal").body == b"new a.internal")
+    assert site.quiet() == agent
+    os.kill(new, signal.SIGTERM)
+    eventually(lambda: not site.processes(), "the end of all")
+
+
+def master(site: Site) -> int:
+    """The master that the pid file names."""
+    pid_file = str(site.folder / "logs" / "nginx.pid")
+    found = eventually(lambda: find_master(pid_file), "a master")
+    assert found is not None
+    return found.pid
+
+
+def test_package_upgrade(make_site: MakeSite, tmp_path: Path) -> None:
+    """When its program has changed, it is the new one from its next turn on."""
+    package = tmp_path / "package" / "nginx_acme"
+    shutil.copytree(ROOT / "nginx_acme", package, ignore=shutil.ignore_patterns("__pycache__"))
+    site = make_site()
+    site._program = (*LAUNCHER[:-1], str(package.parent))
+    site.configure(site.block("a.internal", "acme local;"))
+    site.start()
+    agent = site.quiet()
+    program = package / "agent.py"
+    renewed = program.with_suffix(".new")
+    renewed.write_text(
+        program.read_text().replace("nginx-acme: agent for", "nginx-acme: agent for 2")
+    )
+    renewed.rename(program)
+    assert site.run("-s", "reload").returncode == 0
+    title = Path(f"/proc/{agent}/cmdline")
+    eventually(lambda: b"agent for 2 " in title.read_bytes(), "the new program")
+    assert site.quiet() == agent
+
+
+def test_turn_that_fails(make_site: MakeSite, pebble: Pebble) -> None:
+    """What can't be kept is said once, not again and again, and all goes on when it can be."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    agent = site.quiet()
+    folder = site.state / "certificates"
+    folder.rename(site.state / "elsewhere")
+    folder.write_text("in the way")
+    assert site.run("-s", "reload").returncode == 1
+    wake(site)
+    eventually(lambda: "[error]" in site.error_log())
+    said = site.error_log()
+    assert site.quiet() == agent
+    assert site.error_log() == said
+    folder.unlink()
+    (site.state / "elsewhere").rename(folder)
+    wake(site)
+    site.quiet()
+    assert site.one_status()["state"] == "valid"
+
+
+def wake(site: Site) -> None:
+    """Let the agent have a turn."""
+    new = site.instance / "new"
+    new.touch()
+    new.rename(site.instance / "wake")
+
+
+def test_for_nobody(make_site: MakeSite) -> None:
+    """A person who types the word is told what it is."""
+    site = make_site()
+    for rest in ((), ("{}",), ("[", "x")):
+        answer = site.run("agent", *rest)
+        assert answer.returncode == 1
+        assert answer.stderr == (
+            "nginx-acme: [emerg] the agent is started by nginx-acme itself, with nginx\n"
+        )
+
+
+def test_off_from_the_start(make_site: MakeSite, silent: Silent) -> None:
+    """With `acme_agent off` it is said that something is missing, and nobody gets it."""
+    site = make_site()
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 0; acme_agent off;"
+    site.configure(site.block("a.example", "acme elsewhere;"), settings=declared)
+    site.start()
+    assert '"acme_agent" is off: certificates are missing until' in site.output()
+    assert not site.agents()
+    assert not silent.connections
