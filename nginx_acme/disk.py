@@ -203,7 +203,7 @@ def names_in(path: str) -> list[str]:
     with _Doing("read", path):
         try:
             names = os.listdir(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
     return sorted(name for name in names if not is_leftover(name))
 

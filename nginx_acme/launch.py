@@ -150,14 +150,21 @@ class Understood:
     @property
     def pid_file(self) -> str:
         """Where the running nginx, if there is one, says who it is."""
-        said = _main_argument(self.source, "pid")
+        said = next(iter(self.arguments("pid")), None)
         return pid_path(self.launch.nginx, self.launch.command, said)
 
     @property
     def error_log(self) -> str:
         """Where nginx logs."""
-        said = _main_argument(self.source, "error_log")
+        said = next(iter(self.arguments("error_log")), None)
         return error_log_path(self.launch.nginx, self.launch.command, said)
+
+    def arguments(self, name: str) -> tuple[str, ...]:
+        """Those of the first directive of this name in the main context; none without one."""
+        for directive in self.source.expand(self.source.files[self.source.main].directives):
+            if directive.name == name and directive.args:
+                return directive.args
+        return ()
 
     def tell_warnings(self) -> None:
         """Say what is odd in it."""
@@ -263,11 +270,3 @@ def runs(understood: Understood) -> bool:
 def state_path(launch: Launch, folder: str, said: str | None) -> str:
     """As the configuration says, else as the environment says, else beside the main file."""
     return said or launch.environ.get(STATE_PATH_VARIABLE) or f"{folder}/acme"
-
-
-def _main_argument(source: Source, name: str) -> str | None:
-    """The first argument of a directive of the main context."""
-    for directive in source.expand(source.files[source.main].directives):
-        if directive.name == name and directive.args:
-            return directive.args[0]
-    return None

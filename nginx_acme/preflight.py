@@ -22,8 +22,10 @@ redirects, and take 0.1 s to import.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,7 +35,7 @@ from nginx_acme.challenges.http01 import PATH
 from nginx_acme.lookup import LookupFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 
     from nginx_acme.acme.order import Solver
     from nginx_acme.identifiers import Name
@@ -69,14 +71,18 @@ class Findings:
     warnings: Mapping[str, str]
 
 
-class _Verdict(Enum):
+class Verdict(Enum):
+    """Of one listener, or of DNS."""
+
     RIGHT = auto()
     WRONG = auto()
     UNKNOWN = auto()
 
 
-class _Finding(NamedTuple):
-    verdict: _Verdict
+class Answer(NamedTuple):
+    """How a question was answered; `words` say what is wrong with it."""
+
+    verdict: Verdict
     words: str = ""
 
 
@@ -118,7 +124,7 @@ async def look(
     )
 
     def is_known(name: str) -> bool:
-        return name in dns and dns[name].verdict is _Verdict.RIGHT
+        return name in dns and dns[name].verdict is Verdict.RIGHT
 
     def is_proof(name: str) -> bool:
         if name in optional and is_known(name.partition(".")[2]):
@@ -127,15 +133,15 @@ async def look(
 
     found = [(name, dns[name] if is_proof(name) else _without_proof(dns[name])) for name in hosts]
     found += own
-    return Findings(_words(found, _Verdict.WRONG), _words(found, _Verdict.UNKNOWN))
+    return Findings(_words(found, Verdict.WRONG), _words(found, Verdict.UNKNOWN))
 
 
-def _without_proof(finding: _Finding) -> _Finding:
-    wrong = finding.verdict is _Verdict.WRONG
-    return finding._replace(verdict=_Verdict.UNKNOWN) if wrong else finding
+def _without_proof(finding: Answer) -> Answer:
+    wrong = finding.verdict is Verdict.WRONG
+    return finding._replace(verdict=Verdict.UNKNOWN) if wrong else finding
 
 
-def _words(found: Iterable[tuple[str, _Finding]], verdict: _Verdict) -> dict[str, str]:
+def _words(found: Iterable[tuple[str, Answer]], verdict: Verdict) -> dict[str, str]:
     """What was found with this verdict, by name."""
     words: dict[str, str] = {}
     for name, finding in found:
@@ -149,15 +155,15 @@ def _words(found: Iterable[tuple[str, _Finding]], verdict: _Verdict) -> dict[str
 
 async def _ask_dns(
     names: Sequence[str], seconds: float, resolve: Callable[[str], tuple[str, ...]]
-) -> dict[str, _Finding]:
-    async def ask(name: str) -> _Finding:
+) -> dict[str, Answer]:
+    async def ask(name: str) -> Answer:
         try:
             found = await lookup.addresses(name, seconds=seconds, resolve=resolve)
         except LookupFailed as error:
-            return _Finding(_Verdict.UNKNOWN, str(error))
+            return Answer(Verdict.UNKNOWN, str(error))
         if found:
-            return _Finding(_Verdict.RIGHT)
-        return _Finding(_Verdict.WRONG, f"DNS has no address for {name}")
+            return Answer(Verdict.RIGHT)
+        return Answer(Verdict.WRONG, f"DNS has no address for {name}")
 
     return dict(zip(names, await asyncio.gather(*map(ask, names)), strict=True))
 
@@ -167,23 +173,34 @@ async def _ask_dns(
 
 async def _ask_listeners(
     names: Sequence[Name], solver: Solver, listens: Sequence[Listen], seconds: float
-) -> list[tuple[str, _Finding]]:
+) -> list[tuple[str, Answer]]:
     if not names or not listens:
         return []
-    probe = _Probe(secrets.token_urlsafe(32), seconds)
+    async with armed(solver, seconds) as probe:
+        findings = await asyncio.gather(*(probe.ask(name, listens) for name in names))
+    return [(name.value, finding) for name, finding in zip(names, findings, strict=True)]
+
+
+@asynccontextmanager
+async def armed(solver: Solver, seconds: float) -> AsyncIterator[Probe]:
+    """A probe that is answered as a challenge would be; it can be asked for so many seconds.
+
+    Raises:
+        NginxAcmeError: the solver can't arm it.
+    """
+    probe = Probe(secrets.token_urlsafe(32), seconds)
     try:
         await solver.present(probe.token, f"{probe.token}.{probe.token}")
-        findings = await asyncio.gather(*(probe.ask(name, listens) for name in names))
+        yield probe
     finally:
         await solver.clean_up(probe.token)
-    return [(name.value, finding) for name, finding in zip(names, findings, strict=True)]
 
 
 class _NoAnswer(Exception):
     """What came was no answer by HTTP; says what it was."""
 
 
-class _Probe:
+class Probe:
     """A token that is armed, and how it is answered."""
 
     def __init__(self, token: str, seconds: float) -> None:
@@ -192,49 +209,55 @@ class _Probe:
         self._end = asyncio.get_running_loop().time() + seconds
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(self, name: Name, listens: Sequence[Listen]) -> _Finding:
+    async def ask(self, name: Name, listens: Sequence[Listen]) -> Answer:
         """What the listeners together prove about a name."""
-        return _judge(await asyncio.gather(*(self._fetch(name, listen) for listen in listens)))
+        return _judge(await asyncio.gather(*(self.fetch(name, listen) for listen in listens)))
 
-    async def _fetch(self, name: Name, listen: Listen) -> _Finding:
+    async def fetch(self, name: Name, listen: Listen) -> Answer:
+        """What is answered on one address for a name."""
         try:
             async with asyncio.timeout_at(self._end), self._slots:
                 status, body = await _get(listen, name, PATH + self.token)
         except TimeoutError:
-            return _Finding(_Verdict.UNKNOWN, f"{listen.address} gives no answer")
+            return Answer(Verdict.UNKNOWN, f"{listen.address} gives no answer")
         except _NoAnswer as error:
             return _wrong(listen, str(error))
         except OSError as error:
-            return _Finding(_Verdict.UNKNOWN, f"{listen.address} can't be reached: {error}")
+            return Answer(Verdict.UNKNOWN, f"{listen.address} can't be reached: {_reason(error)}")
         if status != 200:  # noqa: PLR2004
             return _wrong(listen, str(status))
         if not self._right.fullmatch(body):
             return _wrong(listen, "another text")
-        return _Finding(_Verdict.RIGHT)
+        return Answer(Verdict.RIGHT)
 
 
-def _wrong(listen: Listen, what: str) -> _Finding:
-    return _Finding(_Verdict.WRONG, f"{what} on {listen.address}")
+def _reason(error: OSError) -> str:
+    """The kernel's word; asyncio's own repeats the address."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _judge(answers: Iterable[_Finding]) -> _Finding:
+def _wrong(listen: Listen, what: str) -> Answer:
+    return Answer(Verdict.WRONG, f"{what} on {listen.address}")
+
+
+def _judge(answers: Iterable[Answer]) -> Answer:
     """One right answer is enough: other listeners may be there for other names.
 
     Without one, a wrong answer is proof.
     """
-    words: dict[_Verdict, list[str]] = {}
+    words: dict[Verdict, list[str]] = {}
     for answer in answers:
         words.setdefault(answer.verdict, []).append(answer.words)
-    wrong = _WRONGLY.format(", ".join(words.get(_Verdict.WRONG, [])))
-    match _Verdict.RIGHT in words, _Verdict.WRONG in words:
+    wrong = _WRONGLY.format(", ".join(words.get(Verdict.WRONG, [])))
+    match Verdict.RIGHT in words, Verdict.WRONG in words:
         case True, False:
-            return _Finding(_Verdict.RIGHT)
+            return Answer(Verdict.RIGHT)
         case True, True:
-            return _Finding(_Verdict.UNKNOWN, wrong)
+            return Answer(Verdict.UNKNOWN, wrong)
         case False, True:
-            return _Finding(_Verdict.WRONG, wrong)
+            return Answer(Verdict.WRONG, wrong)
         case _:
-            return _Finding(_Verdict.UNKNOWN, "; ".join(words.get(_Verdict.UNKNOWN, [])))
+            return Answer(Verdict.UNKNOWN, "; ".join(words.get(Verdict.UNKNOWN, [])))
 
 
 # --- HTTP -----------------------------------------------------------------------------------

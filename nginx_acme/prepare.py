@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from nginx_acme.standing import unfinished
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from nginx_acme.challenges.http01 import Responder
     from nginx_acme.generation import Generation
@@ -146,11 +146,7 @@ def test(launch: Launch) -> int:
     if understood is None:
         launch.become_nginx(launch.command.argv)
     understood.tell_warnings()
-    with launch.scratch() as scratch:
-        rehearsed = understood.at(Store(scratch))
-        home = rehearsed.home
-        places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
-        written = write(rehearsed, places, rehearsed.plan.added)
+    with rehearsal(understood) as written:
         argv = launch.command.for_nginx(written.main, error_log=nowhere(launch.nginx))
         said = check(launch.nginx, argv, written.translate)
     sys.stdout.buffer.write(written.translate_dump(said.output))
@@ -158,3 +154,17 @@ def test(launch: Launch) -> int:
     for line in said.lines:
         launch.log.relay(hint(line))
     return said.returncode
+
+
+@contextmanager
+def rehearsal(understood: Understood) -> Iterator[Generation]:
+    """The generation that a start would make, in a private folder that is gone afterwards.
+
+    Raises:
+        StateError: there is no such folder.
+    """
+    with understood.launch.scratch() as scratch:
+        rehearsed = understood.at(Store(scratch))
+        home = rehearsed.home
+        places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
+        yield write(rehearsed, places, rehearsed.plan.added)

@@ -169,6 +169,10 @@ class Nginx:
         """Whether it was built `--with-MODULE` (also `=dynamic`), such as `http_v2_module`."""
         return f"with-{module}" in self._options
 
+    def option(self, name: str) -> str | None:
+        """The value of an option of `configure` (without dashes); None where it wasn't given."""
+        return self._options.get(name)
+
 
 def nginx_of(asked: Run) -> Nginx:
     """What `nginx -V` says; NginxMissing if it is not nginx that answers."""

@@ -459,6 +459,11 @@ class Pebble:
         """The URL of the directory resource (RFC 8555 §7.1.1)."""
         return f"https://{LOCALHOST}:{self._api}/dir"
 
+    @property
+    def resolver(self) -> str:
+        """The address of its DNS."""
+        return f"{LOCALHOST}:{self._dns}"
+
     def start(self) -> None:
         """Start both programs and wait until they answer."""
         self.dns.start(lambda: listens(self._dns_management))
@@ -500,6 +505,15 @@ class Pebble:
     def set_addresses(self, name: str, *addresses: str) -> None:
         """Let the DNS lead a name to these IPv4 addresses instead of 127.0.0.1."""
         self._post_dns("/add-a", {"host": f"{name}.", "addresses": list(addresses)})
+
+    def add_ipv6(self, name: str, *addresses: str) -> None:
+        """Let the DNS lead a name to these IPv6 addresses, too."""
+        self._post_dns("/add-aaaa", {"host": f"{name}.", "addresses": list(addresses)})
+
+    def set_caa(self, name: str, **issuers: str) -> None:
+        """Give a name CAA records, one for each tag."""
+        policies = [{"tag": tag, "value": value} for tag, value in issuers.items()]
+        self._post_dns("/add-caa", {"host": f"{name}.", "policies": policies})
 
     def fail_name(self, name: str) -> None:
         """Let the DNS answer SERVFAIL for a name."""

@@ -279,3 +279,42 @@ def test_work_survives_json() -> None:
     )
     work = work_of(plan, options=("-c", MAIN), pid_file="/run/p", error_log="/var/log/e")
     assert from_json(to_json(work), "x") == work
+
+
+@pytest.mark.parametrize(
+    ("http", "main", "deaf"),
+    [
+        pytest.param(f"server {{ {TLS} }}", "", [], id="port 80 is added"),
+        pytest.param(f"server {{ listen 80; }} server {{ {TLS} }}", "", [], id="port 80 is plain"),
+        pytest.param(
+            "server { listen 80 ssl; server_name example.com; acme; }",
+            "",
+            ["0.0.0.0:80, where this http"],
+            id="TLS on port 80",
+        ),
+        pytest.param(
+            "server { listen [::]:80 ssl ipv6only=off; server_name example.com; acme; }",
+            "",
+            ["0.0.0.0:80, where this http", "[::]:80, where this http"],
+            id="TLS on one socket for both",
+        ),
+        pytest.param(
+            f"server {{ {TLS} }}",
+            "stream { server { listen 80; proxy_pass 192.0.2.1:80; } }",
+            ["0.0.0.0:80, where this stream"],
+            id="another protocol",
+        ),
+        pytest.param(
+            "server { listen 80 ssl; server_name a.internal; acme local; }",
+            "",
+            [],
+            id="nobody asks for challenges",
+        ),
+    ],
+)
+def test_deaf(http: str, main: str, deaf: list[str]) -> None:
+    """Where challenges must be answered and a server says something else, that is said."""
+    plan = plan_of(http, main)
+    words = [f"no challenge is answered on {where} server speaks no plain HTTP" for where in deaf]
+    assert [message for message, _ in plan.warnings] == words
+    assert all(place is not None for _, place in plan.warnings)

@@ -275,6 +275,7 @@ def test_modules(tmp_path: Path) -> None:
     assert nginx.has("http_v2_module")
     assert nginx.has("stream")
     assert not nginx.has("http_v3_module")
+    assert nginx.option("user") is None
     assert ask(nginx_that_says(tmp_path, ANGIE)).has("http_acme_module")
 
 

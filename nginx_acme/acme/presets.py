@@ -25,12 +25,20 @@ LETSENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 LETSENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
 
+# https://letsencrypt.org/docs/caa/
+_LETSENCRYPT_CAA = ("letsencrypt.org",)
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A built-in issuer; `public` means that it certifies names of the public DNS alone."""
+    """A built-in issuer; `public` means that it certifies names of the public DNS alone.
+
+    `caa` are the names by which CAA records mean it (RFC 8659 §4.2).
+    """
 
     directory_url: str
     public: bool
+    caa: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +70,8 @@ class Rates:
 
 BUILT_IN: Mapping[str, Preset] = MappingProxyType(
     {
-        "letsencrypt": Preset(LETSENCRYPT, public=True),
-        "letsencrypt-staging": Preset(LETSENCRYPT_STAGING, public=True),
+        "letsencrypt": Preset(LETSENCRYPT, public=True, caa=_LETSENCRYPT_CAA),
+        "letsencrypt-staging": Preset(LETSENCRYPT_STAGING, public=True, caa=_LETSENCRYPT_CAA),
         "local": Preset(LOCAL, public=False),
     }
 )
@@ -96,3 +104,8 @@ def limits(directory_url: str, profile: str | None) -> Limits:
 def rates(directory_url: str) -> Rates | None:
     """How fast this issuer takes orders; None: nobody knows before it says so."""
     return _RATES.get(directory_url)
+
+
+def caa_identities(directory_url: str) -> tuple[str, ...]:
+    """The names by which CAA records mean this CA; none where only the CA itself knows them."""
+    return next((p.caa for p in BUILT_IN.values() if p.directory_url == directory_url), ())

@@ -132,7 +132,7 @@ class Responder:
         """
         bound: list[tuple[Address, socket.socket]] = []
         refused: list[tuple[Address, OSError]] = []
-        for listen in _uncovered(listens):
+        for listen in uncovered(listens):
             try:
                 bound += [(listen.address, held) for held in _listening(listen)]
             except OSError as error:
@@ -211,7 +211,7 @@ class Responder:
 # --- addresses ------------------------------------------------------------------------------
 
 
-def _uncovered(listens: Iterable[Listen]) -> list[Listen]:
+def uncovered(listens: Iterable[Listen]) -> list[Listen]:
     """Each address once, without those that a wildcard among them takes care of, as in nginx."""
     by_address = {listen.address: listen for listen in listens}
     wildcards = {

@@ -26,6 +26,7 @@ from nginx_acme.plan.addresses import (
     added_listens,
     answering_servers,
     challenge_listens,
+    deaf_servers,
     plain_listens,
     redirect_ports,
 )
@@ -61,6 +62,7 @@ __all__ = [
 
 UNPRIVILEGED_HTTP_PORT = 8000
 """Where a server without `listen` listens if nginx isn't root."""
+_DEAF = "no challenge is answered on {}, where this {} server speaks no plain HTTP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,10 @@ def make_plan(source: Source, facts: Facts) -> Plan:
     certificates = wanted.read(servers)
     plain = plain_listens(servers, tls)
     listens = challenge_listens(said, plain, certificates)
+    deaf = [
+        (_DEAF.format(address, server.kind), source.place(server.block))
+        for address, server in deaf_servers(listens, servers, plain)
+    ]
     return Plan(
         settings=settings,
         certificates=certificates,
@@ -129,5 +135,5 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         redirect_ports=redirect_ports(wanted.managed, certificates, tls),
         ours=said.all,
         serves_already=serves_already(servers, wanted.managed, tls),
-        warnings=tuple(wanted.warnings),
+        warnings=(*wanted.warnings, *deaf),
     )

@@ -8,7 +8,7 @@ from nginx_acme.nginx.listen import Address, Listen, parse_listen
 from nginx_acme.nginx.servers import choices, is_tls, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from nginx_acme.nginx.servers import Server
     from nginx_acme.plan.certificates import Certificate, Managed
@@ -73,6 +73,26 @@ def added_listens(wanted: Iterable[Listen], servers: Iterable[Server]) -> tuple[
         for listen in wanted
         if listen.address not in held and not _held_by(dual, listen.address)
     )
+
+
+def deaf_servers(
+    wanted: Iterable[Listen], servers: Sequence[Server], plain: Mapping[Address, Listen]
+) -> Iterator[tuple[Address, Server]]:
+    """The addresses where HTTP-01 must be answered and a server speaks something else.
+
+    A first certificate may come by the temporary server, before nginx runs; no renewal does.
+    """
+    for listen in wanted:
+        if listen.address in plain:
+            continue
+        holder = next((s for s in servers if _holds(s, listen.address)), None)
+        if holder is not None:
+            yield listen.address, holder
+
+
+def _holds(server: Server, address: Address) -> bool:
+    theirs = [listen for listen in server.listens if not listen.quic]
+    return any(x.address == address for x in theirs) or _held_by(_dual_ports(theirs), address)
 
 
 def _dual_ports(listens: Iterable[Listen]) -> set[int]:

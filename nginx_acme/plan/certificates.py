@@ -91,7 +91,7 @@ class Certificates:
                 acme = directives.acme(directive.args)
                 issuer = asked_by(acme, self.issuers)
                 found = identifiers(server.names, issuer, self.hostname, strict=own)
-                keys = acme.keys or (_default_key(server),)
+                keys = acme.keys or (default_key(server),)
                 if self._has_names(found, server, directive, own=own):
                     certificate = self._certificate(directive, acme, issuer, found, keys, own=own)
                     identity = certificate.identity
@@ -220,8 +220,8 @@ _RSA_ONLY = re.compile(
 )
 
 
-def _default_key(server: Server) -> str:
-    """ECDSA, except where TLS 1.2 clients could agree on no suite for it."""
+def default_key(server: Server) -> str:
+    """Where none is said: ECDSA, except where TLS 1.2 clients could agree on no suite for it."""
     ciphers = server.inherited("ssl_ciphers")
     if not ciphers:
         return DEFAULT_KEY

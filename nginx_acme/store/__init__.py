@@ -310,6 +310,10 @@ class Store:
         self._access.demand()
         return disk.lock(self._challenges_lock, wait=wait, shared=True)
 
+    def lock_probes(self) -> disk.Lock:
+        """The same for a query that arms no more than a probe: it opens nothing for writing."""
+        return disk.lock(self._challenges_lock, wait=_LOCK_WAIT, shared=True)
+
     def lock_accounts_alone(self) -> disk.Lock:
         """Keep everybody off who asks a CA for certificates, as long as an account is changed.
 

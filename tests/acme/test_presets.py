@@ -13,6 +13,7 @@ from nginx_acme.acme.presets import (
     Bucket,
     Limits,
     Rates,
+    caa_identities,
     limits,
     rates,
 )
@@ -66,3 +67,16 @@ def test_rates_as_published() -> None:
     assert published.registered_name is not None
     assert published.account.orders * published.account.seconds == 3 * 3600
     assert published.registered_name.orders * published.registered_name.seconds == 7 * 86400
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param(LETSENCRYPT, ("letsencrypt.org",), id="Let's Encrypt"),
+        pytest.param(LETSENCRYPT_STAGING, ("letsencrypt.org",), id="its staging"),
+        pytest.param("https://ca.example/dir", (), id="another"),
+    ],
+)
+def test_caa(url: str, expected: tuple[str, ...]) -> None:
+    """The names of a built-in CA in CAA records are known; those of others only by themselves."""
+    assert caa_identities(url) == expected

@@ -298,6 +298,9 @@ def test_opening_disarms_challenges_of_nobody(store: Store) -> None:
     with store.lock_challenges(wait=0), store.lock_challenges(wait=0):
         reopened(store)
         assert armed.exists()
+    with reopened(store, writing=False).lock_probes():
+        reopened(store)
+        assert armed.exists()
     reopened(store)
     assert not armed.exists()
     reopened(store).lock_challenges(wait=0).release()

@@ -1,0 +1,112 @@
+"""How what is in the store stands, for whom it is, and the accounts it came by.
+
+Pure: what the store has comes in as values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from nginx_acme.doctor.finding import Finding, fine, odd, wrong
+from nginx_acme.policy import Renew, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nginx_acme.plan import Issuer
+    from nginx_acme.proof import Finding as Seen
+    from nginx_acme.standing import Standing
+    from nginx_acme.store import AccountFolder
+
+CERTIFICATE = "certificates.state"
+SERVED = "certificates.served"
+ORPHAN = "certificates.orphan"
+ACCOUNT = "accounts.registered"
+CONTACT = "accounts.contact"
+
+
+class Kept(NamedTuple):
+    """One key type of one certificate, and what is wrong with its file."""
+
+    standing: Standing
+    damage: str | None
+
+
+class Sighting(NamedTuple):
+    """One that is good to be served, and what handshakes show of it."""
+
+    standing: Standing
+    seen: Seen
+
+
+def judge_sighting(sighting: Sighting) -> Finding:
+    """Whether nginx serves what is on disk."""
+    subject, seen = _subject(sighting.standing), sighting.seen
+    if seen.served:
+        return fine(SERVED, subject, "is served")
+    if seen.served is None:
+        return odd(SERVED, subject, f"can't be seen from here: {seen.words}")
+    return wrong(SERVED, subject, f"is not served: {seen.words}", "nginx-acme -s reload")
+
+
+def _subject(one: Standing) -> str:
+    return f"{one.label} {one.key_type}"
+
+
+def judge_certificate(kept: Kept, *, running: bool) -> Finding:
+    """How it stands; `running`: there is an nginx that shows it, or what stands in for it."""
+    subject = _subject(kept.standing)
+    one, problem = kept.standing, kept.standing.attempt.problem
+    failed = f"; the last attempt failed: {problem}" if problem else ""
+    until = one.decision.until if isinstance(one.decision, Wait) else None
+    later = f"; the next is at {until:%Y-%m-%d %H:%M} UTC" if until is not None else ""
+    if kept.damage is not None:
+        words = f"its file is damaged ({kept.damage}), nginx can't serve it"
+        return wrong(CERTIFICATE, subject, words, "start nginx-acme, or reload: it is made anew")
+    if one.bundle is not None and one.usable:
+        words = f"valid until {one.bundle.facts.not_after:%Y-%m-%d}"
+        if one.left_out:
+            words += f", without {', '.join(one.left_out)}"
+        if problem or one.left_out:
+            return odd(CERTIFICATE, subject, f"{words}{failed}{later}")
+        return fine(CERTIFICATE, subject, words)
+    if one.bundle is not None:
+        words = f"expired on {one.bundle.facts.not_after:%Y-%m-%d}"
+        return wrong(CERTIFICATE, subject, f"{words}{failed}{later}", _advice(one, running=running))
+    shown = "there is none yet"
+    if one.shown is not None:
+        what = "a temporary one" if one.shown.facts.temporary else "another one"
+        shown = f"{what} is shown in its place"
+    if problem:
+        return wrong(CERTIFICATE, subject, f"{shown}{failed}{later}", _advice(one, running=running))
+    if running:
+        return odd(CERTIFICATE, subject, shown, _advice(one, running=True))
+    return fine(CERTIFICATE, subject, f"{shown}, it is asked for when nginx starts or is reloaded")
+
+
+def _advice(one: Standing, *, running: bool) -> str | None:
+    if not running:
+        return "start nginx-acme, or reload it"
+    if isinstance(one.decision, Renew):
+        return "nginx-acme renew"
+    return f"put that right, then nginx-acme renew --force {one.certificate.names[0].value}"
+
+
+def judge_orphan(label: str) -> Finding:
+    """A certificate of the store that no configuration shows."""
+    return odd(ORPHAN, label, "no server asks for it, it is not renewed")
+
+
+def judge_account(issuer: Issuer, account: AccountFolder | None) -> Iterator[Finding]:
+    """Whether there is an account at the issuer, as far as is known on this side."""
+    if account is None or account.url is None:
+        yield fine(ACCOUNT, issuer.name, "an account will be made with the first order")
+        if not issuer.accept_terms:
+            words = "its terms of service, if it has any, are not accepted"
+            yield odd(ACCOUNT, issuer.name, words, 'add "accept_terms_of_service;" to its block')
+        return
+    terms = f", agreed to {account.terms}" if account.terms else ""
+    yield fine(ACCOUNT, issuer.name, f"account {account.url}{terms}")
+    if issuer.contacts and set(issuer.contacts) != set(account.contacts):
+        words = f"has {', '.join(account.contacts) or 'no contact'}, not the configured ones"
+        yield odd(CONTACT, issuer.name, words, "nginx-acme account update-contact")
