@@ -1,14 +1,20 @@
-"""What a start leaves behind when it goes on without all of its certificates."""
+"""The agent: it gets what a start went on without, renews, and lives as long as its nginx."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from nginx_acme.master import exists, find_master, workers
 from tests.launcher import LAUNCHER, eventually, issuer
+from tests.servers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -285,6 +291,9 @@ def test_for_nobody(make_site: MakeSite) -> None:
     for rest in ((), ("{}",), ("[", "x")):
         answer = site.run("agent", *rest)
         assert answer.returncode == 1
+        assert answer.stderr == (
+            "nginx-acme: [emerg] the agent is started by nginx-acme itself, with nginx\n"
+        )
         assert answer.stderr == (
             "nginx-acme: [emerg] the agent is started by nginx-acme itself, with nginx\n"
         )

@@ -19,10 +19,11 @@ from nginx_acme.master import (
     _children_by_parent,
     _listed_children,
     find_master,
+    worker_marks,
     workers,
 )
 from nginx_acme.nginx.listen import Address
-from nginx_acme.reload import reload
+from nginx_acme.reload import reload, was_reloaded
 from nginx_acme.sockets import listening
 from tests.servers import ROOT, NginxServer, fetch_plain, free_port, wait_for
 
@@ -328,7 +329,7 @@ def test_reload_not_allowed(start_nginx: StartNginx) -> None:
 import os
 from nginx_acme.errors import ReloadFailed
 from nginx_acme.master import Master
-from nginx_acme.reload import reload
+from nginx_acme.reload import reload, was_reloaded
 os.setuid(65534)
 try:
     reload(Master({master.pid}, '', single=False), 5, error_log='log')
@@ -339,3 +340,23 @@ except ReloadFailed as failed:
     )
     expected = f"nginx (pid {master.pid}) can't be told to reload (1: Operation not permitted)\n"
     assert told.stdout == expected
+
+
+# --- a reload of somebody else's ------------------------------------------------------------
+
+
+def test_was_reloaded(start_nginx: StartNginx, each_nginx: str) -> None:
+    """Other workers say that it was; not that one crashed, and not that nothing happened."""
+    server = start_nginx(configured(), binary=each_nginx)
+    pid, main = found(server).pid, str(server.conf)
+    wait_for(lambda: len(server.workers()) == 2)
+    noted = worker_marks(pid)
+    assert not was_reloaded(pid, noted, main)
+    os.kill(min(server.workers()), signal.SIGKILL)
+    wait_for(lambda: worker_marks(pid) not in {noted, frozenset()})
+    wait_for(lambda: len(worker_marks(pid)) == 2)
+    assert not was_reloaded(pid, noted, main)
+    os.kill(pid, signal.SIGHUP)
+    wait_for(lambda: was_reloaded(pid, noted, main))
+    assert was_reloaded(pid, noted, main)
+    assert not was_reloaded(pid, worker_marks(pid), main)

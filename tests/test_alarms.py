@@ -1,0 +1,140 @@
+"""What wakes the agent, with real files, clocks and processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nginx_acme.agent import _Turn
+from nginx_acme.alarms import DUE, LOOK, SURELY, Alarms
+from tests.servers import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FAR = 3600.0
+"""Seconds; nothing is due in a test."""
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Path:
+    """An instance's folder with two generations, the first of them the current one."""
+    for number in ("1", "2"):
+        (tmp_path / "generations" / number).mkdir(parents=True)
+        (tmp_path / "generations" / number / "nginx.conf").touch()
+    (tmp_path / "generated").symlink_to("generations/1")
+    return tmp_path
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    """Something that stands for nginx: it ends with its stdin."""
+    with subprocess.Popen(("cat",), stdin=subprocess.PIPE) as child:
+        yield child
+
+
+@pytest.fixture
+def alarms(instance: Path, process: subprocess.Popen[bytes]) -> Alarms:
+    """All of them."""
+    return Alarms(process.pid, str(instance / "generated" / "nginx.conf"), str(instance))
+
+
+def switch(instance: Path, number: str) -> None:
+    """Make another generation the current one, as `disk.point` does."""
+    (instance / "new").symlink_to(f"generations/{number}")
+    (instance / "new").rename(instance / "generated")
+
+
+def test_read(alarms: Alarms, instance: Path) -> None:
+    """Whoever opens the main file that nginx was started with is noticed, once for all."""
+    main = instance / "generated" / "nginx.conf"
+    main.read_bytes()
+    main.read_bytes()
+    assert alarms.wait(time.time() + FAR) == {LOOK}
+    assert alarms.wait(time.time() - 1) == {DUE}
+
+
+def test_switch(alarms: Alarms, instance: Path) -> None:
+    """A switch is noticed, and from then on who opens the new file; no longer who opens the old."""
+    switch(instance, "2")
+    assert alarms.wait(time.time() + FAR) == {SURELY}
+    (instance / "generations" / "2" / "nginx.conf").read_bytes()
+    assert alarms.wait(time.time() + FAR) == {LOOK}
+    (instance / "generations" / "1" / "nginx.conf").read_bytes()
+    assert alarms.wait(time.time() - 1) == {DUE}
+
+
+def test_wake(alarms: Alarms, instance: Path) -> None:
+    """Another process of ours wakes it; what else is written there doesn't."""
+    (instance / "new").touch()
+    (instance / "new").rename(instance / "loaded.json")
+    assert alarms.wait(time.time() - 1) == {DUE}
+    (instance / "new").touch()
+    (instance / "new").rename(instance / "wake")
+    assert alarms.wait(time.time() + FAR) == {SURELY}
+
+
+def test_moment(alarms: Alarms) -> None:
+    """It sleeps until the moment, by the wall clock."""
+    moment = float(int(time.time()) + 1)
+    assert alarms.wait(moment) == {DUE}
+    assert time.time() >= moment
+
+
+def test_end(alarms: Alarms, process: subprocess.Popen[bytes]) -> None:
+    """The end of nginx is noticed, and the one that follows it is looked at then."""
+    before = alarms.ended
+    process.kill()
+    process.wait()
+    assert alarms.wait(time.time() + FAR) == set()
+    assert (before, alarms.ended) == (False, True)
+    assert not alarms.follow(process.pid)
+    assert alarms.follow(os.getpid())
+    assert (before, alarms.ended) == (False, False)
+
+
+def test_turn(alarms: Alarms) -> None:
+    """While a turn goes on nothing is due; its end is noticed, and what it said."""
+    turn = _Turn(["/bin/sh", "-c", 'echo "{\\"next\\": 1}"; exit 3'])
+    while not turn.is_over():
+        assert alarms.wait_for(turn.descriptor, turn.end) == set()
+    assert turn.said() == {"next": 1}
+    assert turn.words == "ended with exit code 3"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        pytest.param("echo no JSON", "ended with exit code 0", id="says something else"),
+        pytest.param("echo '[1]'", "ended with exit code 0", id="says another kind"),
+        pytest.param("kill -9 $$", "was ended by signal 9", id="is killed"),
+    ],
+)
+def test_turn_says_nothing(script: str, words: str) -> None:
+    """A turn that didn't get so far as to say anything is known by its end."""
+    turn = _Turn(["/bin/sh", "-c", script])
+    wait_for(turn.is_over)
+    assert turn.said() is None
+    assert turn.words == words
+
+
+def test_turn_hangs(alarms: Alarms) -> None:
+    """One that takes longer than it may is ended."""
+    turn = _Turn(["/bin/cat", "/dev/zero"])
+    turn.end = time.monotonic() - 1
+    alarms.wait_for(turn.descriptor, turn.end)
+    wait_for(turn.is_over)
+    assert turn.words == "was ended by signal 9"
+
+
+def test_no_turn() -> None:
+    """A program that is gone is an error that can be told."""
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        _Turn(["/nowhere"])
+    assert len(os.listdir("/proc/self/fd")) == before

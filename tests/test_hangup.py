@@ -1,0 +1,180 @@
+"""A HUP that comes from elsewhere means the user's configuration as it is now, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+from tests.launcher import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.launcher import Site
+
+    MakeSite = Callable[..., Site]
+
+LOCAL = "acme local;"
+
+
+def started(make_site: MakeSite, **more: str) -> Site:
+    """A site with a certificate of its own authority, whose agent sleeps."""
+    site = make_site(**more)
+    site.configure(site.block("a.internal", LOCAL))
+    site.start()
+    site.quiet()
+    return site
+
+
+def body(site: Site, name: str = "a.internal") -> bytes:
+    """What is answered for a name."""
+    return site.shown(name).body
+
+
+def hang_up(site: Site) -> None:
+    """What `kill -HUP` does."""
+    assert site.pid is not None
+    os.kill(site.pid, signal.SIGHUP)
+
+
+def test_edit(make_site: MakeSite, each_nginx: str) -> None:
+    """An edit is taken up with new names and all, and with a certificate for them."""
+    site = started(make_site, binary=each_nginx)
+    site.configure(site.block("a.internal", LOCAL), site.block("b.internal", LOCAL))
+    hang_up(site)
+    eventually(lambda: body(site, "b.internal") == b"b.internal")
+    assert site.shown("b.internal").leaf.issuer.rfc4514_string().startswith("CN=nginx-acme local")
+
+
+def test_edits_in_a_row(make_site: MakeSite) -> None:
+    """Of edits with a HUP each, at once after one another, the last one is served."""
+    site = started(make_site)
+    for number in range(20):
+        server = site.block("a.internal", LOCAL).replace('return 200 "', f'return 200 "{number} ')
+        site.configure(server)
+        hang_up(site)
+    eventually(lambda: body(site) == b"19 a.internal")
+    site.quiet()
+    assert body(site) == b"19 a.internal"
+
+
+def test_broken_edit(make_site: MakeSite) -> None:
+    """A mistake is said in the error log with file and line, and the running nginx goes on."""
+    site = started(make_site)
+    before = site.conf.read_text()
+    site.conf.write_text(before.replace(LOCAL, "acme nobody;"))
+    hang_up(site)
+    message = re.compile(
+        rf'\[emerg\] \d+#0: issuer "nobody" is missing in {re.escape(str(site.conf))}:\d+'
+    )
+    eventually(lambda: message.search(site.error_log()))
+    site.quiet()
+    assert body(site) == b"a.internal"
+    assert site.one_status()["state"] == "valid"
+    site.conf.write_text(before.replace('return 200 "', 'return 200 "again '))
+    hang_up(site)
+    eventually(lambda: body(site) == b"again a.internal")
+
+
+def test_refused_edit(make_site: MakeSite) -> None:
+    """What only nginx finds is said in its words, with the user's path."""
+    site = started(make_site)
+    site.conf.write_text(site.conf.read_text().replace("return 200", "retrun 200"))
+    hang_up(site)
+    expected = f'unknown directive "retrun", did you mean "return"? in {site.conf}:'
+    eventually(lambda: expected in site.error_log())
+    site.quiet()
+    assert body(site) == b"a.internal"
+
+
+def test_no_edit(make_site: MakeSite) -> None:
+    """Without an edit nothing is made or said; nginx has done what there was to do."""
+    site = started(make_site)
+    generations = os.listdir(site.instance / "generations")
+    workers = site.workers()
+    hang_up(site)
+    eventually(lambda: set(site.workers()).isdisjoint(workers))
+    site.quiet()
+    assert os.listdir(site.instance / "generations") == generations
+    assert "[error]" not in site.error_log()
+
+
+def test_reading_is_no_hup(make_site: MakeSite) -> None:
+    """A `grep` below the state directory doesn't activate an edit that nobody has reloaded."""
+    site = started(make_site)
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "half '))
+    found = subprocess.run(
+        ("grep", "-r", "internal", site.state), capture_output=True, text=True, check=False
+    )
+    assert "generations" in found.stdout
+    site.quiet()
+    assert body(site) == b"a.internal"
+    hang_up(site)
+    eventually(lambda: body(site) == b"half a.internal")
+
+
+def test_renewal_is_no_hup(make_site: MakeSite) -> None:
+    """The reload for a new certificate doesn't activate such an edit either."""
+    site = started(make_site)
+    first = site.shown("a.internal").leaf
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "half '))
+    assert site.run("renew", "--force", "a.internal").returncode == 0
+    eventually(lambda: site.shown("a.internal").leaf != first)
+    site.quiet()
+    assert body(site) == b"a.internal"
+
+
+def test_hup_beside_a_renewal(make_site: MakeSite) -> None:
+    """A HUP is not forgotten over a reload of our own that comes just after it."""
+    site = started(make_site)
+    workers = site.workers()
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
+    hang_up(site)
+    eventually(lambda: set(site.workers()).isdisjoint(workers))
+    assert site.run("renew", "--force", "a.internal").returncode == 0
+    eventually(lambda: body(site) == b"new a.internal")
+
+
+def test_refused_by_the_running_generation(make_site: MakeSite) -> None:
+    """An edit that puts right what nginx would refuse now is taken up with a plain HUP."""
+    site = started(make_site)
+    trusted = site.folder / "trusted.pem"
+    trusted.write_bytes((site.state / "local" / "root.pem").read_bytes())
+    setting = f"ssl_trusted_certificate {trusted};"
+    site.configure(site.block("a.internal", LOCAL), settings=setting)
+    assert site.run("-s", "reload").returncode == 0
+    site.quiet()
+    trusted.unlink()
+    server = site.block("a.internal", LOCAL).replace('return 200 "', 'return 200 "right ')
+    site.configure(server)
+    hang_up(site)
+    eventually(lambda: body(site) == b"right a.internal")
+
+
+def test_bind_mounted_file(make_site: MakeSite) -> None:
+    """A main file that is written in place, as through a bind mount, is as good as a new one."""
+    site = started(make_site)
+    text = site.conf.read_text().replace('return 200 "', 'return 200 "mounted ')
+    with site.conf.open("r+") as file:
+        file.write(text)
+    hang_up(site)
+    eventually(lambda: body(site) == b"mounted a.internal")
+
+
+def test_without_agent(make_site: MakeSite) -> None:
+    """With `acme_agent off` nobody is there, and a HUP reads the last generation again."""
+    site = make_site()
+    site.configure(site.block("a.internal", LOCAL), settings="acme_agent off;")
+    site.start()
+    before = site.workers()
+    assert not site.agents()
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
+    hang_up(site)
+    eventually(lambda: set(site.workers()).isdisjoint(before))
+    assert body(site) == b"a.internal"
+    assert site.run("-s", "reload").returncode == 0
+    eventually(lambda: body(site) == b"new a.internal")
+    assert not site.agents()
