@@ -31,6 +31,7 @@ from nginx_acme.reconcile import reconcile
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
+    from nginx_acme.acme.jws import AccountKey
     from nginx_acme.acme.order import Solver
     from nginx_acme.challenges.http01 import Responder
     from nginx_acme.log import Log
@@ -205,6 +206,21 @@ async def _end(running: asyncio.Task[Outcome]) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+def client_for(
+    issuer: Issuer, key: AccountKey, account_url: str | None = None, *, deadline: float = DEADLINE
+) -> Client:
+    """A conversation with an issuer, not opened yet; in the name of whoever has this key."""
+    return Client(
+        issuer.directory_url,
+        key,
+        now=utc_now,
+        account_url=account_url,
+        trusted_certificate=issuer.trusted_certificate,
+        verify=issuer.verify,
+        deadline=deadline,
+    )
+
+
 # What they have in common ----------------------------------------------------------------
 
 
@@ -240,15 +256,8 @@ def _ports(
     deadline: float = DEADLINE,
 ) -> Ports:
     def connect(issuer: Issuer, account: AccountFolder) -> Client:
-        return Client(
-            issuer.directory_url,
-            key_of(account),
-            now=utc_now,
-            account_url=account.url,
-            trusted_certificate=issuer.trusted_certificate,
-            verify=issuer.verify,
-            deadline=min(deadline, DEADLINE),
-        )
+        longest = min(deadline, DEADLINE)
+        return client_for(issuer, key_of(account), account.url, deadline=longest)
 
     async def look(certificate: Certificate, solver: Solver) -> Findings:
         issuer = certificate.issuer

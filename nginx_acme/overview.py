@@ -108,6 +108,8 @@ def _state(one: Standing, now: datetime) -> str:
         return "valid" if _is_young(one, now) else "due"
     if one.shown is None:
         return "missing"
+    if one.folder is not None and one.shown in one.folder.revocations:
+        return "revoked"
     return "temporary" if one.shown.facts.temporary else "other"
 
 

@@ -95,6 +95,11 @@ def answer_of(store: Store, account: AccountFolder) -> Answer:
     return Answer(account.name, key_of(account).thumbprint, store.challenges(account.name))
 
 
+def stand_in(store: Store, folder: CertificateFolder, key_type: str, now: datetime) -> None:
+    """Let nginx have the nearest certificate there is, if this one is missing or over."""
+    _place(store, folder, key_type, _StandIns(now))
+
+
 def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
     """Places for the plan with nothing written but into `folder`, which is made if need be.
 

@@ -54,13 +54,13 @@ class Registration:
             AcmeError: there is none, and the CA makes none.
         """
         directory = await self.client.directory()
-        account = await self._with_settled_key(account)
+        account = await self.with_settled_key(account)
         if account.url is None:
             return await self._made(account, directory)
         account = await self._with_terms(account, directory)
         return await self._with_contacts(account)
 
-    async def _with_settled_key(self, account: AccountFolder) -> AccountFolder:
+    async def with_settled_key(self, account: AccountFolder) -> AccountFolder:
         """The account with the key that the CA knows, where a change of keys was cut short.
 
         The CA may have heard of the next key, though nobody heard its answer. If it hasn't, the key

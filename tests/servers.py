@@ -486,6 +486,12 @@ class Pebble:
         """The certificate (PEM) that signs the leaves, or its like in an alternate chain."""
         return self._managed(f"/intermediates/{chain}")
 
+    def status_of(self, leaf: x509.Certificate) -> dict[str, object]:
+        """What it says of a certificate: `Status` is Valid or Revoked, with `Reason`, a number."""
+        found = json.loads(self._managed(f"/cert-status-by-serial/{leaf.serial_number:x}"))
+        assert isinstance(found, dict)
+        return found
+
     def hangs(self, seconds: float = 5) -> bool:
         """Whether it runs and does not answer any more.
 
@@ -504,6 +510,7 @@ class Pebble:
 
     def set_addresses(self, name: str, *addresses: str) -> None:
         """Let the DNS lead a name to these IPv4 addresses instead of 127.0.0.1."""
+        self._post_dns("/clear-a", {"host": f"{name}."})
         self._post_dns("/add-a", {"host": f"{name}.", "addresses": list(addresses)})
 
     def add_ipv6(self, name: str, *addresses: str) -> None:

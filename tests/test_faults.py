@@ -118,8 +118,12 @@ class Stumbling(Site):
 
     def renew(self, *stumbling: str, force: bool = True) -> subprocess.CompletedProcess[str]:
         """Ask for the certificate anew."""
+        return self.command("renew", *(("--force", self.name) if force else ()), by=stumbling)
+
+    def command(self, *words: str, by: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a command, by a launcher to which something may happen."""
         return subprocess.run(
-            (*stumbling, *self.argv("renew", *(("--force", self.name) if force else ()))),
+            (*by, *self.argv(*words)),
             env=self.environ,
             capture_output=True,
             text=True,
@@ -524,6 +528,60 @@ def test_killed_before_nginx_is_told(running: Stumbling) -> None:
     assert after.bundle is not None
     assert running.settled().serial_number == after.bundle.facts.serial != before.serial_number
     assert ledger.orders == 1
+
+
+REVOKING = [
+    pytest.param("after rename /certificates/[^/]+/revoking$", id="what is to be revoked"),
+    pytest.param("after POST /certZ/", id="the next one, but not in its place"),
+    pytest.param("after rmdir /certificates/.*/pending", id="the next one, and nginx isn't told"),
+    pytest.param("before POST /revoke-cert", id="about to revoke"),
+    pytest.param("after POST /revoke-cert", id="revoked, of which only the CA knows"),
+    pytest.param("after rename /certificates/.*/revoked.json", id="revoked"),
+]
+
+
+@pytest.mark.parametrize("step", REVOKING)
+def test_killed_while_revoking(step: str, running: Stumbling) -> None:
+    """The next run finishes it: one new certificate is served, and the old one is revoked."""
+    before, ledger = running.settled(), Ledger(running.authority)
+    with running.described():
+        ended = running.command("revoke", running.name, by=running.stumbling("kill", step))
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        assert_revoked_by_the_next_run(running, before)
+        assert ledger.orders == 1
+
+
+COMPROMISED = [
+    pytest.param("before POST /revoke-cert", id="about to revoke"),
+    pytest.param("after POST /revoke-cert", id="revoked, of which only the CA knows"),
+    pytest.param("after rmdir /certificates/.*/revoking", id="revoked"),
+    pytest.param("after rename /certificates/.*/order.json", id="revoked, and the next is ordered"),
+]
+
+
+@pytest.mark.parametrize("step", COMPROMISED)
+def test_killed_while_revoking_at_once(step: str, running: Stumbling) -> None:
+    """The next run finishes it, also where the certificate in place is revoked already."""
+    before = running.settled()
+    stumbling = running.stumbling("kill", step)
+    with running.described():
+        words = ("revoke", running.name, "--reason", "keyCompromise")
+        ended = running.command(*words, by=stumbling)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        assert_revoked_by_the_next_run(running, before)
+
+
+def assert_revoked_by_the_next_run(site: Stumbling, before: x509.Certificate) -> None:
+    """What is true of a `revoke` after one that was killed."""
+    site.assert_whole()
+    site.age()
+    again = site.command("revoke", site.name)
+    assert again.returncode == 0, again.stderr
+    after = site.settled()
+    assert site.authority.status_of(before)["Status"] == "Revoked"
+    assert site.authority.status_of(after)["Status"] == "Valid"
+    assert site.kept().account_key is not None
+    assert site.leftovers() == []
 
 
 def test_challenges_of_a_killed_renew(ca: Pebble, open_path: Path) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Row:
     """One key type of one certificate.
 
-    `state` is one of: valid, due (valid, and it is time for the next), expired, temporary (a
-    stand-in that nobody trusts), other (another certificate of the store stands in), missing.
+    `state` is one of: valid, due (valid, and it is time for the next), expired, revoked, temporary
+    (a stand-in that nobody trusts), other (another certificate of the store stands in), missing.
     Times and issuer are those of what is shown. `renewal` is when the next one is wanted,
     `next_attempt` when one that is wanted now is asked for, and `problem` what the last attempt
     failed of, in the CA's words.

@@ -47,11 +47,13 @@ _STATES = {
     "valid": "valid",
     "due": "due",
     "expired": "expired",
+    "revoked": "revoked",
     "temporary": "temporary",
     "other": "stand-in",
     "missing": "missing",
 }
 _INSTEAD = {
+    "revoked": "It is revoked, and there is no other one yet.",
     "temporary": "A temporary certificate is shown, which no browser trusts.",
     "other": "Another certificate is shown in its place.",
     "missing": "There is nothing to show yet.",

@@ -33,7 +33,7 @@ def verdict(row: Row) -> str:
     A new one that nobody has failed to get yet is on its way.
     """
     tried = bool(row.failures or row.problem)
-    if row.state == "expired" or row.served is False:
+    if row.state in {"expired", "revoked"} or row.served is False:
         return ACT
     if row.state not in GOOD:
         return ACT if tried else WATCH

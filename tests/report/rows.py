@@ -74,6 +74,7 @@ EXPIRED = replace(
     not_before=NOW - 92 * DAY,
     not_after=NOW - 2 * DAY,
 )
+REVOKED = replace(FAILING, label="stolen.example", names=("stolen.example",), state="revoked")
 DEGRADED = replace(
     VALID, label="half.example", names=("half.example",), left_out=("www.half.example",)
 )
@@ -84,7 +85,7 @@ UNSERVED = replace(
     served=False,
     unproved="another certificate is shown",
 )
-ALL = (VALID, FAILING, NEW, TEMPORARY, STAND_IN, EXPIRED, DEGRADED, UNSERVED)
+ALL = (VALID, FAILING, NEW, TEMPORARY, STAND_IN, EXPIRED, REVOKED, DEGRADED, UNSERVED)
 
 
 def of(*rows: Row) -> Overview:

@@ -17,6 +17,7 @@ from tests.report.rows import (
     FAILING,
     NEW,
     NOW,
+    REVOKED,
     STAND_IN,
     TEMPORARY,
     UNSERVED,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         pytest.param(STAND_IN, ACT, id="another one in its place"),
         pytest.param(EXPIRED, ACT, id="expired"),
         pytest.param(replace(EXPIRED, failures=0, problem=None), ACT, id="expired untried"),
+        pytest.param(replace(REVOKED, failures=0, problem=None), ACT, id="revoked"),
         pytest.param(UNSERVED, ACT, id="not served"),
     ],
 )
@@ -59,7 +61,7 @@ def test_verdict(row: Row, expected: str) -> None:
         pytest.param((VALID, NEW), "1 of 2 certificates is being worked on", id="one of two"),
         pytest.param((NEW,), "The certificate is being worked on", id="the only one"),
         pytest.param((EXPIRED, EXPIRED), "All 2 certificates need you", id="all of them"),
-        pytest.param(ALL, "4 of 8 certificates need you", id="the gravest are counted"),
+        pytest.param(ALL, "5 of 9 certificates need you", id="the gravest are counted"),
     ],
 )
 def test_headline(rows: tuple[Row, ...], expected: str) -> None:
