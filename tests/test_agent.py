@@ -294,9 +294,6 @@ def test_for_nobody(make_site: MakeSite) -> None:
         assert answer.stderr == (
             "nginx-acme: [emerg] the agent is started by nginx-acme itself, with nginx\n"
         )
-        assert answer.stderr == (
-            "nginx-acme: [emerg] the agent is started by nginx-acme itself, with nginx\n"
-        )
 
 
 def test_off_from_the_start(make_site: MakeSite, silent: Silent) -> None:
