@@ -91,7 +91,9 @@ class Renewal:
         if master is None and work.answering and self._is_due(work, force):
             return self._without_nginx(work, force)
         held = listening(master.pid) if master is not None else frozenset()
-        watch = _Watch(master, partial(self._activate_early, work))
+        found = standings(work.certificates, store, utc_now())
+        missing = frozenset(one.label for one in found if not one.usable)
+        watch = _Watch(master, missing, partial(self._activate_early, work))
         outcome = through_nginx(
             work.certificates,
             self._scene,
@@ -193,13 +195,20 @@ class Renewal:
 
 
 class _Watch:
-    """Looks at a run while it lasts: nginx may end, and what has come may be served already.
+    """Looks at a run while it lasts: nginx may end, and what was missing may be served already.
 
-    One that takes its time doesn't hold up the others; but each reload costs nginx its workers.
+    One that takes its time doesn't hold up the others; but each reload costs nginx its workers. So
+    what only renews another one waits for the end of the run.
     """
 
-    def __init__(self, master: Master | None, activate: Callable[[Sequence[Wanted]], bool]) -> None:
+    def __init__(
+        self,
+        master: Master | None,
+        missing: frozenset[str],
+        activate: Callable[[Sequence[Wanted]], bool],
+    ) -> None:
         self._master = master
+        self._missing = missing
         self._activate = activate
         self.activated = 0
         """How many of what has come nginx has taken up."""
@@ -210,7 +219,8 @@ class _Watch:
         if self._master is None:
             return True
         come = tuple(outcome.installed)
-        if len(come) > self.activated and time.monotonic() >= self._next:
+        urgent = any(it.folder.label in self._missing for it in come[self.activated :])
+        if urgent and time.monotonic() >= self._next:
             if self._activate(come[self.activated :]):
                 self.activated = len(come)
             self._next = time.monotonic() + BETWEEN_RELOADS

@@ -9,7 +9,6 @@ What goes wrong is said where nginx says it, and the agent learns when to go on.
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,13 @@ from nginx_acme.alarms import LOOK, SURELY
 from nginx_acme.beside import logs_to_stderr
 from nginx_acme.control import take_up
 from nginx_acme.errors import NginxAcmeError, NginxRejected
+from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
 from nginx_acme.master import find_master, worker_marks
 from nginx_acme.running import find_home, needed_work
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
-
-_OOM_SCORE_ADJ = "500"
-"""Where memory is short this ends before nginx does (proc(5))."""
 
 
 def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
@@ -44,8 +41,6 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
     Raises:
         StateError: there is no generation any more.
     """
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(_OOM_SCORE_ADJ)
     home = find_home(launch, root)
     log = Log(sys.stderr, error_log=needed_work(home).error_log, dated=True)
     home = replace(home, launch=replace(launch, log=log))
@@ -91,10 +86,18 @@ def _note_workers(home: Home) -> None:
 
 
 def _renew(home: Home, log: Log) -> float | None:
-    """When something is due again."""
-    from nginx_acme.renewal import Renewal  # noqa: PLC0415 - 0.3 s, for nothing after a look
+    """When to go on: as soon as something is due, but not with one reload after the other.
+
+    Renewals that are due within minutes are one turn, unless something is missing.
+    """
+    from nginx_acme.renewal import BETWEEN_RELOADS, Renewal  # noqa: PLC0415 - 0.3 s, seldom needed
 
     if home.sheltered:
         return None
     outcome = Renewal(home, log).once()
-    return None if outcome is None or outcome.next is None else outcome.next.timestamp()
+    if outcome is None or outcome.next is None:
+        return None
+    moment = outcome.next.timestamp()
+    if outcome.installed and not outcome.missing:
+        return max(moment, utc_now().timestamp() + BETWEEN_RELOADS)
+    return moment

@@ -305,3 +305,21 @@ def test_off_from_the_start(make_site: MakeSite, silent: Silent) -> None:
     assert '"acme_agent" is off: certificates are missing until' in site.output()
     assert not site.agents()
     assert not silent.connections
+
+
+def test_killed_in_a_turn(make_site: MakeSite, silent: Silent) -> None:
+    """Killed while it has somebody asked, it leaves a turn that ends; the next agent goes on."""
+    site = make_site()
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 0;"
+    own = site.block("own.internal", "acme local;")
+    site.configure(own, site.block("a.example", "acme elsewhere;"), settings=declared)
+    site.start()
+    eventually(lambda: silent.connections)
+    (agent,) = site.agents()
+    os.kill(agent, signal.SIGKILL)
+    eventually(lambda: not site.agents())
+    assert site.shown("own.internal").body == b"own.internal"
+    assert site.run("-s", "reload").returncode == 0
+    eventually(site.agents)
+    site.stop()
+    eventually(lambda: not site.processes(), "the end of all")

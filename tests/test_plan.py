@@ -78,6 +78,21 @@ def test_settings() -> None:
     assert plan.settings.redirect is False
 
 
+def test_settings_of_the_time_after() -> None:
+    """What holds once nginx runs is off or on, and hooks are programs by their absolute paths."""
+    said = (
+        "acme_agent off; acme_issue off; acme_challenge_answer any;"
+        " acme_hook failed tell; acme_hook failed /bin/mail; acme_hook deployed tell;"
+    )
+    settings = plan_of(f"{said} server {{ {TLS} }}").settings
+    assert (settings.agent, settings.issue, settings.answer_any) == (False, False, True)
+    assert [(hook.event, hook.program) for hook in settings.hooks] == [
+        ("failed", "/etc/nginx/tell"),
+        ("failed", "/bin/mail"),
+        ("deployed", "/etc/nginx/tell"),
+    ]
+
+
 def test_default_issuer() -> None:
     """An issuer named `default` is that of `acme` without a name."""
     declared = "acme_issuer default { uri https://ca.example.com/dir; }"

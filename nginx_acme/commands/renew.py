@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from nginx_acme.work import Work
 
 
+_OOM_SCORE_ADJ = "500"
+"""Where memory is short this ends before nginx does (proc(5))."""
+
+
 def run(launch: Launch) -> int:
     """Do it; the exit code is 1 where something failed, 0 where nothing had to be done."""
     parser = parser_for(
@@ -46,6 +51,8 @@ def run(launch: Launch) -> int:
     parser.add_argument("--state", metavar="PATH", help=argparse.SUPPRESS)
     parser.add_argument("--agent", choices=REASONS, help=argparse.SUPPRESS)
     given = parser.parse_args(launch.command.rest)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(_OOM_SCORE_ADJ)
     if given.agent:
         sys.stdout.write(json.dumps(turn(launch, given.state, given.agent)))
         return 0
