@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.launch import understand
 from nginx_acme.master import find_master
+from nginx_acme.nginx.files import read_bytes
 from nginx_acme.process import pid_path
 from nginx_acme.running import as_started, current_work, find_home
 
@@ -78,7 +79,9 @@ def open_case(launch: Launch, now: datetime) -> Case | None:
     except ConfigError as error:
         mistake = str(error)
     if understood is None and mistake is None:
-        return None
+        mistake = _why_unreadable(launch.main)
+        if mistake is None:
+            return None
     home = find_home(launch)
     try:
         work = current_work(home)
@@ -89,3 +92,12 @@ def open_case(launch: Launch, now: datetime) -> Case | None:
     else:
         pid_file = work.pid_file if work else pid_path(launch.nginx, launch.command, None)
     return Case(home, understood, mistake, work, find_master(pid_file), now)
+
+
+def _why_unreadable(path: str) -> str | None:
+    """Of a file that nginx itself would complain about."""
+    try:
+        read_bytes(path)
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    return None

@@ -14,6 +14,7 @@ import os
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from nginx_acme import disk
 from nginx_acme.challenges.http01 import Armed, Responder
@@ -48,6 +49,7 @@ SECONDS = 10.0
 """For all names together."""
 PROBE_SECONDS = 8.0
 """For probes; an address that gives no answer must not cost the name its other findings."""
+AT_ONCE = 20
 HTTP_PORT = 80
 """Where a CA comes (RFC 8555 §8.3)."""
 
@@ -126,7 +128,7 @@ async def _look(
 
 
 class _Eye:
-    """Looks at one name after the other, all of them at once."""
+    """Looks at names, `AT_ONCE` of them at the same time; so the first are done when time is over."""
 
     def __init__(self, case: Case, resolver: Resolver) -> None:
         self._case = case
@@ -136,6 +138,7 @@ class _Eye:
         self._held: Sequence[Listen] = ()
         self._probes: dict[Issuer, Probe] = {}
         self._unknown = frozenset(gather.unknown(case)) if case.ours is not None else frozenset()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._askers: dict[Certificate, caa.Asker] = {}
 
     async def use_nginx(self, master: Master, stack: AsyncExitStack) -> list[Finding]:
@@ -170,9 +173,10 @@ class _Eye:
 
     async def look(self, wanted: _Wanted) -> list[Finding]:
         """Everything about one name."""
-        found = await asyncio.gather(
-            self._addresses(wanted), self._challenge(wanted), self._caa(wanted)
-        )
+        async with self._turns:
+            found = await asyncio.gather(
+                self._addresses(wanted), self._challenge(wanted), self._caa(wanted)
+            )
         return [finding for finding in found if finding is not None]
 
     async def _addresses(self, wanted: _Wanted) -> Finding:
@@ -185,7 +189,17 @@ class _Eye:
             return judge(ADDRESS, name.value, str(error), "put its DNS right" if known else None)
         routes = await asyncio.gather(*(self._route(wanted, address) for address in addresses))
         optional = name.value in wanted.certificate.optional
-        return judge_addresses(Sight(name, issuer.public, optional, tuple(routes)))
+        blind = not routes and issuer.public and not await self._knows(issuer)
+        return judge_addresses(Sight(name, issuer.public, optional, tuple(routes), blind=blind))
+
+    async def _knows(self, issuer: Issuer) -> bool:
+        """Whether DNS knows the CA itself; behind a proxy this host's may know no public name."""
+        try:
+            return bool(
+                await self._resolver.addresses(urlsplit(issuer.directory_url).hostname or "")
+            )
+        except LookupFailed:
+            return False
 
     async def _route(self, wanted: _Wanted, address: str) -> Route:
         here = any(ipaddress.ip_address(address) in network for network in self._local)

@@ -52,13 +52,15 @@ class Route:
 class Sight:
     """What DNS has for a name. `public`: its CA looks from the public internet.
 
-    `optional`: nobody asked for the name, so nobody misses it.
+    `optional`: nobody asked for the name, so nobody misses it. `blind`: the DNS that was asked
+    doesn't even know its CA, so it is not that of the internet.
     """
 
     name: Name
     public: bool
     optional: bool
     routes: tuple[Route, ...]
+    blind: bool = False
 
 
 class _Remark(NamedTuple):
@@ -85,9 +87,12 @@ def _without_address(sight: Sight) -> Finding:
     if sight.optional:
         return fine(ADDRESS, subject, "has no address in DNS and is left out")
     words, advice = "has no address in DNS", "add an A or AAAA record, or remove the name"
+    if sight.blind:
+        words = f"{words}, which doesn't know the CA either"
+        return odd(ADDRESS, subject, words, "ask a DNS server of the internet (--resolver)")
     if sight.public:
         return wrong(ADDRESS, subject, words, advice)
-    return odd(ADDRESS, subject, f"{words} that this host asks", "does its CA ask another DNS?")
+    return odd(ADDRESS, subject, words, f"{advice}; does its CA ask another DNS?")
 
 
 def _route(route: Route, sight: Sight) -> _Remark:

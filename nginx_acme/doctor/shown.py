@@ -5,13 +5,14 @@ What may live here: shapes. The words are those of the findings.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nginx_acme.doctor.finding import Finding, Verdict
 from nginx_acme.log import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
 SCHEMA = 1
@@ -21,7 +22,8 @@ MARKS = {Verdict.FINE: "✓", Verdict.ODD: "!", Verdict.WRONG: "✗"}
 _COLOURS = {Verdict.FINE: "32", Verdict.ODD: "33", Verdict.WRONG: "31"}
 _MOST = 3
 """Subjects that are named in one line; the others are counted."""
-_WIDEST = 32
+_WIDEST = 40
+"""Of subjects whose words stand below each other."""
 
 
 def to_json(findings: Iterable[Finding], now: datetime) -> dict[str, Any]:
@@ -49,37 +51,31 @@ def is_well(findings: Iterable[Finding]) -> bool:
     return all(one.verdict is not Verdict.WRONG for one in findings)
 
 
-def to_text(findings: Sequence[Finding], *, colours: bool) -> Iterator[str]:
+def to_text(findings: Iterable[Finding], *, colours: bool) -> Iterator[str]:
     """A line for each finding, below its group; the same of several subjects is one line."""
-    lines = list(_together(findings))
-    width = min(max((len(subject) for subject, _ in lines), default=0), _WIDEST)
-    group = ""
-    for subject, finding in lines:
-        if finding.group != group:
-            if group:
-                yield ""
-            group = finding.group
-            yield _painted(group, "1") if colours else group
-        mark = MARKS[finding.verdict]
-        if colours:
-            mark = _painted(mark, _COLOURS[finding.verdict])
-        advice = f"; {finding.advice}" if finding.advice else ""
-        yield f"  {mark} {printable(f'{subject:{width}}  {finding.words}{advice}')}"
+    for number, (group, lines) in enumerate(_together(findings).items()):
+        if number:
+            yield ""
+        yield _painted(group, "1") if colours else group
+        width = min(max(len(subject) for subject, _ in lines), _WIDEST)
+        for subject, finding in lines:
+            mark = MARKS[finding.verdict]
+            shown = _painted(mark, _COLOURS[finding.verdict]) if colours else mark
+            advice = f"; {finding.advice}" if finding.advice else ""
+            yield f"  {shown} {printable(f'{subject:{width}}  {finding.words}{advice}')}"
 
 
 def _painted(text: str, code: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
-def _together(findings: Iterable[Finding]) -> Iterator[tuple[str, Finding]]:
-    """Subjects of which the same is found, in one line: where the first of them would stand."""
+def _together(findings: Iterable[Finding]) -> dict[str, list[tuple[str, Finding]]]:
+    """By group: the subjects of which the same is found, where the first of them would stand."""
     subjects: dict[Finding, list[str]] = {}
     for one in findings:
-        same = Finding(one.check, "", one.verdict, one.words, one.advice)
-        subjects.setdefault(same, []).append(one.subject)
+        subjects.setdefault(replace(one, subject=""), []).append(one.subject)
     groups: dict[str, list[tuple[str, Finding]]] = {}
     for same, names in subjects.items():
         more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
         groups.setdefault(same.group, []).append((", ".join(names[:_MOST]) + more, same))
-    for lines in groups.values():
-        yield from lines
+    return groups

@@ -335,6 +335,32 @@ def test_hidden_by_code(make_site: MakeSite, pebble: Pebble) -> None:
     assert '"sub_filter" may change' in words
 
 
+def test_code_before_challenges(make_site: MakeSite, pebble: Pebble) -> None:
+    """Code that runs before challenges are answered is told with what it must let pass."""
+    site = make_site(pebble)
+    lua = "server_rewrite_by_lua_block { ngx.exit(403) }"
+    site.configure(site.block("coded.example"), settings=lua)
+    found = {check: words for check, _, _, words in troubles(site)}
+    assert '"server_rewrite_by_lua_block" runs before' in found["configuration.hidden"]
+
+
+def test_no_file(make_site: MakeSite) -> None:
+    """A main file that can't be read is told."""
+    site = make_site()
+    site.conf.unlink()
+    check, subject, verdict, words = trouble(site, exit_code=1)
+    assert (check, subject, verdict) == ("configuration.understood", str(site.conf), "error")
+    assert words.startswith("can't be read: No such file or directory")
+
+
+def test_node_that_does_not_issue(make_site: MakeSite, pebble: Pebble) -> None:
+    """A node that asks no CA has no names to be looked at."""
+    site = make_site(pebble)
+    site.configure(site.block("other-node.example"), settings="acme_issue off;")
+    (found,) = [one for one in examined(site) if one["check"].startswith("names.")]
+    assert found["words"] == "acme_issue is off, this node asks no CA"
+
+
 def test_ciphers(make_site: MakeSite) -> None:
     """A key that no suite can use is told; nginx says nothing."""
     site = make_site()

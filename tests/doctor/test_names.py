@@ -98,6 +98,13 @@ def test_no_address(public: bool, optional: bool, verdict: str) -> None:  # noqa
     assert "no address" in found.words
 
 
+def test_blind() -> None:
+    """A DNS that doesn't know the CA knows nothing of the internet."""
+    found = judge_addresses(Sight(NAME, True, False, (), blind=True))
+    assert found.verdict is Verdict.ODD
+    assert "doesn't know the CA either" in found.words
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [

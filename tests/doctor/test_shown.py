@@ -24,7 +24,7 @@ def test_text() -> None:
         "\n".join(lines)
         == """\
 state
-  ✓ /state     can be written
+  ✓ /state  can be written
 
 names
   ! a.example  leads elsewhere; change DNS
@@ -39,7 +39,7 @@ def test_many() -> None:
     assert lines == [
         "names",
         "  ✓ 0.example, 1.example, 2.example and 297 more  CAA excludes nobody",
-        f"  ✗ {'x.example':32}  no",
+        f"  ✗ {'x.example':40}  no",
     ]
 
 
