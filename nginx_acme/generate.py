@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nginx_acme.nginx.edit import Replacement, apply, argument_spans, blank, quote
+from nginx_acme.nginx.maps import key, sizes
 from nginx_acme.nginx.paths import climbing, inside
 from nginx_acme.plan.addresses import HTTPS_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.nginx.source import Directive, Include, Source, SourceFile
@@ -48,6 +49,10 @@ _ANSWERS = re.compile(
     rf"(?: if \(-f \${_FILE}\w+\) \{{ return 200 \$nginx_acme_token\.[-\w]+; \}})+"
 )
 """Of all accounts, in one server."""
+_ANY = " if ($nginx_acme_any) { return 200 $nginx_acme_token.$nginx_acme_any; }"
+"""After the others: an open token is answered for the account that it is open for."""
+_ANY_MAP = ' map $nginx_acme_token $nginx_acme_any { "" ""; default $nginx_acme_thumbprint; }'
+_HOSTS = re.compile(r" map \$host \$nginx_acme_thumbprint \{[^{}]*\}")
 
 _LONGEST_VARIABLE = 46
 """Characters; with a longer name nginx's `variables_hash_bucket_size` had to be raised."""
@@ -58,12 +63,14 @@ class Answer:
     """An account whose challenges nginx answers.
 
     `name` is its folder's in the store, made of what a variable may have and different at its
-    end, `folder` holds an empty file for each open token.
+    end, `folder` holds an empty file for each open token. `hosts` are those that answer any token
+    for this account (`acme_challenge_answer any`), as nginx's ``$host`` has them.
     """
 
     name: str
     thumbprint: str
     folder: str
+    hosts: tuple[str, ...] = ()
 
     @property
     def variable(self) -> str:
@@ -113,6 +120,11 @@ def with_answer(text: str, answer: Answer) -> str:
     return _ANSWERS.sub(lambda found: answer.answering + found[0], text)
 
 
+def with_hosts(text: str, answers: Iterable[Answer]) -> str:
+    """A text that `generate` made, with any token of these accounts' hosts answered for them."""
+    return _HOSTS.sub(lambda _: _host_map(answers), text)
+
+
 def mirrored(folder: str, path: str) -> str:
     """Where a file of the user lies in a generation, relative to its top."""
     rest = inside(folder, path)
@@ -126,6 +138,10 @@ class _Generator:
         self._layout = layout
         self._edits: dict[str, dict[Replacement, None]] = {}
         self._ours = {(directive.path, directive.start) for directive in plan.ours}
+        directives = source.expand(source.files[source.main].directives)
+        http = (one for one in directives if one.name == "http" and one.block is not None)
+        self._http = next(http, None)
+        self._hosts = [host for answer in layout.answers for host in answer.hosts]
 
     def files(self) -> dict[str, str]:
         self._blank_ours()
@@ -134,6 +150,7 @@ class _Generator:
         if answers := self._answers():
             for server in self._plan.answering:
                 self._edit_after(server.block, answers)
+            self._edit_map_sizes()
         for location in self._plan.status:
             brace = location.block.end - 1
             text = self._status(location)
@@ -162,7 +179,8 @@ class _Generator:
         return "".join(f" ssl_certificate {path}; ssl_certificate_key {path};" for path in paths)
 
     def _answers(self) -> str:
-        return "".join(answer.answering for answer in self._layout.answers)
+        answers = "".join(answer.answering for answer in self._layout.answers)
+        return answers + (_ANY if self._hosts else "")
 
     def _status(self, location: StatusLocation) -> str:
         """One file for every URI of a location.
@@ -187,21 +205,40 @@ class _Generator:
         if not text:
             return
         directives = self._source.files[self._source.main].directives
-        http = [
-            d for d in self._source.expand(directives) if d.name == "http" and d.block is not None
-        ]
-        if http:
-            brace = http[0].end - 1
-            self._edit(http[0].path, Replacement(brace, brace, text + " "))
+        if self._http is not None:
+            brace = self._http.end - 1
+            self._edit(self._http.path, Replacement(brace, brace, text + " "))
         elif directives:
             end = directives[-1].end
-            block = f" http {{ access_log off;{text} }}"
+            block = f" http {{ access_log off;{self._sizes(sizes(self._hosts))}{text} }}"
             self._edit(self._source.main, Replacement(end, end, block))
 
+    def _edit_map_sizes(self) -> None:
+        """Make room for our hosts in the tables of maps, where the user gave them less.
+
+        What the user says is changed in its place; a second one would be a duplicate.
+        """
+        if self._http is None:
+            return
+        needed = sizes(self._hosts)
+        for directive in self._source.expand(self._http.block or ()) if needed else ():
+            least = needed.pop(directive.name, 0)
+            if least and _is_less(directive, least):
+                text = self._source.files[directive.path].text
+                start, end = argument_spans(text, directive)[1]
+                self._edit(directive.path, _keeping_lines(text, start, end, str(least)))
+        if needed:
+            self._edit_after(self._http, self._sizes(needed))
+
+    def _sizes(self, needed: Mapping[str, int]) -> str:
+        return "".join(f" {name} {value};" for name, value in needed.items())
+
     def _maps(self) -> str:
-        if not self._layout.answers:
+        answers = self._layout.answers
+        if not answers:
             return ""
-        return _CHALLENGE_MAP + "".join(answer.mapping for answer in self._layout.answers)
+        text = _CHALLENGE_MAP + "".join(answer.mapping for answer in answers)
+        return text + (_host_map(answers) + _ANY_MAP if self._hosts else "")
 
     def _added_server(self) -> str:
         if not self._layout.added:
@@ -290,6 +327,17 @@ class _Generator:
                     break
             else:
                 stack.pop()
+
+
+def _host_map(answers: Iterable[Answer]) -> str:
+    entries = (f" {key(host)} {answer.thumbprint};" for answer in answers for host in answer.hosts)
+    return f' map $host $nginx_acme_thumbprint {{ default "";{"".join(entries)} }}'
+
+
+def _is_less(directive: Directive, least: int) -> bool:
+    """Whether it gives less; what is no number is for nginx to refuse."""
+    number = directive.args[0] if directive.args else ""
+    return number.isdecimal() and int(number) < least
 
 
 def _elsewhere(port: int | None) -> str:

@@ -10,7 +10,7 @@ nginx doesn't start without a file at each path, so this comes before anything i
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -69,18 +69,28 @@ def keep(plan: Plan, store: Store, now: datetime) -> Places:
     for key_type in _nameless(plan):
         path = f"{store.root}/certificates/{NAMELESS}/{file_name(key_type)}"
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
-    return Places(paths, answers(plan.issuers, store, now))
+    return Places(paths, answers(plan, store, now))
 
 
-def answers(issuers: Iterable[Issuer], store: Store, now: datetime) -> tuple[Answer, ...]:
+def answers(plan: Plan, store: Store, now: datetime) -> tuple[Answer, ...]:
     """What nginx says for each account; an account that isn't there gets its key now."""
-    made = [make_account(store, issuer, now) for issuer in issuers if not issuer.local]
-    return _each_once(answer for account in made for answer in answers_of(store, account))
+    asked = [issuer for issuer in plan.issuers if not issuer.local]
+    made = [(issuer, make_account(store, issuer, now)) for issuer in asked]
+    return _each_once(
+        answer
+        for issuer, account in made
+        for answer in answers_of(store, account, _hosts(plan.whose_hosts, issuer))
+    )
 
 
-def answers_of(store: Store, account: AccountFolder) -> Iterator[Answer]:
-    """The same for one account; for two keys as long as the CA is told of the next one."""
-    yield answer_of(store, account)
+def answers_of(
+    store: Store, account: AccountFolder, hosts: tuple[str, ...] = ()
+) -> Iterator[Answer]:
+    """The same for one account; for two keys as long as the CA is told of the next one.
+
+    Any token of `hosts` is answered with the first.
+    """
+    yield replace(answer_of(store, account), hosts=hosts)
     following = account.following()
     if following is not None:
         yield answer_of(store, following)
@@ -126,8 +136,7 @@ def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
         path = f"{folder}/{NAMELESS}-{file_name(key_type)}"
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
     asked = [issuer for issuer in plan.issuers if not issuer.local]
-    found = (answer for issuer in asked for answer in _borrowed_answers(store, issuer))
-    return Places(paths, _each_once(found))
+    return Places(paths, borrow_answers(asked, plan.whose_hosts, store))
 
 
 def _readable(ask: Callable[[], T | None]) -> T | None:
@@ -145,18 +154,44 @@ def _path_in(store: Store, identity: Identity, key_type: str) -> str | None:
     return folder.bundle_path(key_type)
 
 
-def _borrowed_answers(store: Store, issuer: Issuer) -> Iterator[Answer]:
+def borrow_answers(
+    issuers: Iterable[Issuer], whose_hosts: Mapping[str, Issuer], store: Store
+) -> tuple[Answer, ...]:
+    """What nginx says for each account, and nobody's thumbprint where there is none.
+
+    Args:
+        issuers: those that are asked by challenges.
+        whose_hosts: as in a plan.
+        store: need not be open for writing.
+    """
+    return _each_once(
+        answer
+        for issuer in issuers
+        for answer in _borrowed_answers(store, issuer, _hosts(whose_hosts, issuer))
+    )
+
+
+def _borrowed_answers(store: Store, issuer: Issuer, hosts: tuple[str, ...]) -> Iterator[Answer]:
     account = _readable(partial(find_account, store, issuer))
     if account is not None:
-        yield from answers_of(store, account)
+        yield from answers_of(store, account, hosts)
         return
     name = f"{variable_of(issuer.name)}_{0:08x}"
-    yield Answer(name, "A" * 43, store.challenges(name))
+    yield Answer(name, "A" * 43, store.challenges(name), hosts)
+
+
+def _hosts(whose_hosts: Mapping[str, Issuer], issuer: Issuer) -> tuple[str, ...]:
+    return tuple(host for host, whose in whose_hosts.items() if whose == issuer)
 
 
 def _each_once(found: Iterable[Answer]) -> tuple[Answer, ...]:
     """Two names of one issuer have one account."""
-    return tuple({answer.name: answer for answer in found}.values())
+    each: dict[str, Answer] = {}
+    for answer in found:
+        before = each.get(answer.name)
+        hosts = (*before.hosts, *answer.hosts) if before else answer.hosts
+        each[answer.name] = replace(answer, hosts=hosts)
+    return tuple(each.values())
 
 
 def _identity(certificate: Certificate) -> Identity:

@@ -62,7 +62,7 @@ def in_store(
         proposal = Proposal(understood, write(understood, places, added))
         _get(understood, wanted, responder, proposal)
         drafted = proposal.accepted()
-    answered = answers(plan.issuers, home.store, utc_now())
+    answered = answers(plan, home.store, utc_now())
     if answered != places.answers:  # a CA has forgotten its account
         drafted = draft(understood, replace(places, answers=answered), added)
     if runs(understood):

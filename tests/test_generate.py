@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import glob
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nginx_acme.errors import ConfigError
-from nginx_acme.generate import Answer, Layout, answers_for, generate, mirrored, with_answer
+from nginx_acme.generate import (
+    Answer,
+    Layout,
+    answers_for,
+    generate,
+    mirrored,
+    with_answer,
+    with_hosts,
+)
 from nginx_acme.nginx.source import Source, read_source
 from nginx_acme.plan import Facts, Identity, make_plan
 
@@ -64,11 +73,12 @@ def bundle(identity: Identity | None, key_type: str) -> str:
 
 
 def generated(case: Path, answers: tuple[Answer, ...] = (ANSWER,)) -> dict[str, str]:
-    """The changed files of a case by their path in the generation."""
+    """The changed files of a case by their path in the generation; the last account has hosts."""
     version = (1, 22, 1) if "old-nginx" in case.name else (1, 30, 0)
     source = source_of(case)
     plan = make_plan(source, Facts(version, "host.example.com"))
     asks_a_ca = any(not issuer.local for issuer in plan.issuers)
+    answers = (*answers[:-1], replace(answers[-1], hosts=tuple(plan.whose_hosts)))
     layout = Layout(bundle, answers if asks_a_ca else (), plan.added, PUBLIC)
     return {mirrored(FOLDER, path): text for path, text in generate(source, plan, layout).items()}
 
@@ -130,6 +140,20 @@ def test_one_account_more(case: Path) -> None:
     answered = any(answers_for(text, ANSWER) for text in before.values())
     assert any(answers_for(text, other) for text in after.values()) == answered
     assert not any(answers_for(text, other) for text in before.values())
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.name.startswith("answer-any")], ids=lambda c: c.name
+)
+def test_another_thumbprint(case: Path) -> None:
+    """Where any token is answered, an account can take the place of another one later."""
+    plan = make_plan(source_of(case), Facts((1, 30, 0), "host.example.com"))
+    other = replace(ANSWER, thumbprint="OTHER-_0", hosts=tuple(plan.whose_hosts))
+    before, after = generated(case), generated(case, (other,))
+    for path, text in before.items():
+        changed = with_hosts(text, [other])
+        assert changed != text
+        assert changed.replace(ANSWER.answering, other.answering) == after[path]
 
 
 def test_long_issuer() -> None:

@@ -29,6 +29,7 @@ END = "}\n# end"
 PUT_IN = re.compile(
     r" ssl_certificate (?P<path>/etc/nginx/acme/\S+); ssl_certificate_key (?P=path);"
     r"| if \(-f \$nginx_acme_file_x\) \{ return 200 \$nginx_acme_token\.THUMBPRINT; \}"
+    r"| if \(\$nginx_acme_any\) \{ return 200 \$nginx_acme_token\.\$nginx_acme_any; \}"
     rf"| map \$request_uri \$nginx_acme_token [^\n]*(?={END}\Z)"
 )
 
@@ -43,7 +44,12 @@ DATA = [
     "#acme;\n",
 ]
 IN_SERVERS = ["acme", "acme letsencrypt", "acme key=rsa:2048", "acme off", "include acme.conf", ""]
-IN_HTTP = ["acme_contact a@example.com", "acme", "acme_issuer x { uri https://ca.example.com/; }"]
+IN_HTTP = [
+    "acme",
+    "acme_challenge_answer any",
+    "acme_contact a@example.com",
+    "acme_issuer x { uri https://ca.example.com/; }",
+]
 
 
 class Writer:
@@ -108,7 +114,8 @@ def test_nothing_else_changes(files: dict[str, str]) -> None:
     """Blanks for our directives, the known words put in; else every character, on its line."""
     source = read(files)
     plan = make_plan(source, Facts((1, 30, 0), "host.example.com"))
-    answers = (Answer("x", "THUMBPRINT", f"{STATE}/x"),) if plan.certificates else ()
+    answer = Answer("x", "THUMBPRINT", f"{STATE}/x", tuple(plan.whose_hosts))
+    answers = (answer,) if plan.certificates else ()
     changed = generate(source, plan, Layout(bundle, answers, plan.added, f"{STATE}/public"))
     for path, text in changed.items():
         user = files[path]

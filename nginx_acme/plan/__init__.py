@@ -29,6 +29,7 @@ from nginx_acme.plan.addresses import (
     deaf_servers,
     plain_listens,
     redirect_ports,
+    whose_hosts,
 )
 from nginx_acme.plan.certificates import Certificate, Certificates, Identity, Managed
 from nginx_acme.plan.issuers import Issuer, read_issuers
@@ -87,6 +88,8 @@ class Plan:
     """Those of them where no server of the user listens."""
     answering: tuple[Server, ...]
     """The user's servers that nginx may choose for a challenge."""
+    whose_hosts: Mapping[str, Issuer]
+    """Where any token is answered (`acme_challenge_answer any`): the issuer of each host."""
     shown: tuple[Shown, ...]
     """Where a client sees which certificate."""
     status: tuple[StatusLocation, ...]
@@ -123,6 +126,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         (_DEAF.format(address, server.kind), source.place(server.block))
         for address, server in deaf_servers(listens, servers, plain)
     ]
+    hosts = whose_hosts(certificates, wanted.warnings) if settings.answer_any else {}
     return Plan(
         settings=settings,
         certificates=certificates,
@@ -130,6 +134,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         listens=listens,
         added=added_listens(listens, servers),
         answering=answering_servers(servers, plain, certificates),
+        whose_hosts=hosts,
         shown=tuple(shown(wanted.managed, certificates, servers, tls)),
         status=tuple(status_locations(said)),
         redirect_ports=redirect_ports(wanted.managed, certificates, tls),

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from nginx_acme.nginx.servers import Server
+    from nginx_acme.nginx.source import Place
     from nginx_acme.plan.certificates import Certificate, Managed
+    from nginx_acme.plan.issuers import Issuer
     from nginx_acme.plan.said import Said
 
     Tls = frozenset[tuple[str, Address]]
@@ -115,14 +117,42 @@ def answering_servers(
     nginx takes to read them.
     """
     http = [server for server in servers if server.kind == "http"]
-    hosts = {
-        f"[{name.value}]" if ":" in name.value else name.value
-        for certificate in certificates
-        if not certificate.issuer.local
-        for name in certificate.names
-    }
+    hosts = {host for certificate in certificates for host in challenged_hosts(certificate)}
     found = {server.place for choice in choices(http, plain) for server in choice.of_any(hosts)}
     return tuple(server for server in http if server.place in found)
+
+
+def challenged_hosts(certificate: Certificate) -> Iterator[str]:
+    """The hosts that a CA asks for a certificate's challenges, as nginx's ``$host`` has them."""
+    if certificate.issuer.local:
+        return
+    for name in certificate.names:
+        if not name.wildcard:
+            yield f"[{name.value}]" if ":" in name.value else name.value
+
+
+def whose_hosts(
+    certificates: Iterable[Certificate], warnings: list[tuple[str, Place | None]]
+) -> dict[str, Issuer]:
+    """For whose account each host answers, where it does so for any token.
+
+    There can be one answer only, the first issuer's; `warnings` get a word on each other one.
+    """
+    hosts: dict[str, Issuer] = {}
+    for certificate in certificates:
+        issuer = certificate.issuer
+        for host in challenged_hosts(certificate):
+            first = hosts.setdefault(host, issuer)
+            if (first.directory_url, first.account_key) != (
+                issuer.directory_url,
+                issuer.account_key,
+            ):
+                text = (
+                    f'"acme_challenge_answer any" answers for {host} as "{first.name}" wants it, so'
+                    f' "{issuer.name}" must not come upon another node than the one that asks it'
+                )
+                warnings.append((text, certificate.places[0]))
+    return hosts
 
 
 def redirect_ports(
