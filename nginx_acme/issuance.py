@@ -137,10 +137,15 @@ class Session:
         known_by = _certificate_id(facts)
         return None if known_by is None else await self.client.renewal_info(known_by)
 
-    async def obtain(self, wanted: Wanted, solver: Solver) -> Bundle:
+    async def obtain(self, wanted: Wanted, solver: Solver, ordering: Callable[[], None]) -> Bundle:
         """One certificate, from where its order stands to the disk.
 
         An order for fewer names, which an earlier run left, is finished as it is.
+
+        Args:
+            wanted: what to get.
+            solver: proves control of the names.
+            ordering: called before each order is made; what it raises, this raises.
 
         Raises:
             OrderFailed: the order is invalid, and forgotten.
@@ -152,7 +157,7 @@ class Session:
         found = await self._taken_up(wanted)
         if found is None:
             await self._make_key(wanted)
-            found = await self._order(wanted)
+            found = await self._order(wanted, ordering)
         wanted, order = found
         key_pem = pending.key_pem()
         if key_pem is None:
@@ -208,19 +213,22 @@ class Session:
             return
         await to_the_end(lambda: pending.save_key(new_key(wanted.key_type)))
 
-    async def _order(self, wanted: Wanted) -> tuple[Wanted, Order]:
+    async def _order(self, wanted: Wanted, ordering: Callable[[], None]) -> tuple[Wanted, Order]:
         """A new order. What speaks against replacing a certificate is no reason not to have one."""
         profile = await self._profile(wanted)
         wanted = replace(wanted, replaces=await self._replaced(wanted))
         try:
-            return wanted, await self._new_order(wanted, profile)
+            return wanted, await self._new_order(wanted, profile, ordering)
         except Problem as refused:
             if wanted.replaces is None or not _may_be_about_replaces(refused):
                 raise
         wanted = replace(wanted, replaces=None)
-        return wanted, await self._new_order(wanted, profile)
+        return wanted, await self._new_order(wanted, profile, ordering)
 
-    async def _new_order(self, wanted: Wanted, profile: str | None) -> Order:
+    async def _new_order(
+        self, wanted: Wanted, profile: str | None, ordering: Callable[[], None]
+    ) -> Order:
+        ordering()
         self._note(wanted, None)
         identifiers = [Identifier("ip" if n.is_ip else "dns", n.value) for n in wanted.names]
         order = await self.client.new_order(identifiers, profile=profile, replaces=wanted.replaces)

@@ -43,6 +43,7 @@ LONGEST_TURN = timedelta(days=7)
 
 _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
+_ABOUT_ACCOUNT = frozenset({"userActionRequired", "accountDoesNotExist"})
 _URL = re.compile(r"https?://\S+")
 _WORD = re.compile(r"[a-z0-9_*:-]+(?:\.[a-z0-9_-]+)*(?:/[0-9]+)?")
 """What may be a name in a CA's words: without quotes around it and the full stop behind it."""
@@ -99,7 +100,7 @@ class Stop:
 class Ask:
     """What somebody would like to order.
 
-    `free`: it counts for no bucket. `registered`: the account is known to the CA already.
+    `free`: it counts for no bucket, as a renewal or an order that is made. `registered`: the account is known to the CA already.
     `forced`: the operator wants it now, whatever we think; what the CA says of the account holds.
     """
 
@@ -119,7 +120,7 @@ def scopes(error: AcmeError, ask: Ask) -> tuple[Scope, ...]:
     bare = error.type == NO_TYPE and error.status == _TOO_MANY_REQUESTS
     if error.status == _UNAVAILABLE or bare or _BUSY in words:
         return (Scope(Kind.CA),)
-    if error.type == "userActionRequired":
+    if error.type in _ABOUT_ACCOUNT:
         return (Scope(Kind.ORDERS),)
     if error.type != "rateLimited" or _ONE_SET in words:
         return ()

@@ -12,6 +12,8 @@ failed: whoever is killed in between, and started again, has to wait like everyb
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -20,26 +22,30 @@ from nginx_acme import ari, policy
 from nginx_acme.acme.order import Unfinished
 from nginx_acme.acme.presets import LOCAL
 from nginx_acme.acme.resources import OrderStatus
+from nginx_acme.allowance import NotAsked, NotYet
 from nginx_acme.certificate import make_bundle, new_key
 from nginx_acme.errors import AcmeError, NginxAcmeError, OrderFailed, Problem, StateError
 from nginx_acme.issuance import Wanted
 from nginx_acme.local import LocalAuthority
 from nginx_acme.policy import Renew
-from nginx_acme.sessions import NotAsked, Sessions
 from nginx_acme.standing import due_of, left_out_of, life_of
 from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from contextlib import AsyncExitStack
+    from contextlib import AbstractContextManager, AsyncExitStack
     from datetime import datetime
 
+    from nginx_acme.acme.order import Solver
+    from nginx_acme.allowance import Allowance
     from nginx_acme.certificate import Bundle
     from nginx_acme.identifiers import Name
     from nginx_acme.issuance import Session
+    from nginx_acme.limits import Ask, Stop
     from nginx_acme.plan import Certificate
     from nginx_acme.ports import Outcome, Ports
     from nginx_acme.preflight import Findings
+    from nginx_acme.sessions import Sessions
     from nginx_acme.store import CertificateFolder
 
 STILL_ISSUING = timedelta(minutes=10)
@@ -56,11 +62,15 @@ class TooLate(NginxAcmeError):
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """One attempt: for which certificate, and what is asked; `failures`: of those before it."""
+    """One attempt: for which certificate, and what is asked; `failures`: of those before it.
+
+    `forced`: the operator wants it now.
+    """
 
     certificate: Certificate
     wanted: Wanted
     failures: int
+    forced: bool
 
     @property
     def folder(self) -> CertificateFolder:
@@ -93,30 +103,43 @@ class Obtaining:
         self._local_names = local_names
         self._doubts: dict[str, Mapping[str, str]] = {}
         self._dead: dict[str, Mapping[str, Problem]] = {}
+        self._held_back: Counter[Stop] = Counter()
 
     async def get(
-        self, certificate: Certificate, folder: CertificateFolder, key_type: str, because: str
+        self,
+        certificate: Certificate,
+        folder: CertificateFolder,
+        key_type: str,
+        because: str,
+        *,
+        forced: bool,
     ) -> bool:
         """Get one certificate; whether the next key type can be asked for.
 
         What went wrong is on disk and in the log.
+
+        Raises:
+            NotYet: it is not its turn.
         """
+        names, profile, optional = certificate.names, certificate.profile, certificate.optional
+        wanted = Wanted(folder, key_type, names, profile, optional)
+        one = _Try(certificate, wanted, folder.attempt(key_type).failures, forced)
         progress = self._ports.progress
-        progress.started(folder.label, because)
-        optional = certificate.optional
-        wanted = Wanted(folder, key_type, certificate.names, certificate.profile, optional)
-        one = _Try(certificate, wanted, folder.attempt(key_type).failures)
         try:
-            bundle = await self._obtain(one)
+            with self._place(one):
+                bundle = await self._shown(one, because)
         except TooLate:
             progress.done(folder.label, "goes on through nginx")
             return False
-        except StateError:
+        except NotAsked as error:
+            self._hold_back(one, error)
+            return False
+        except (NotYet, StateError):
             raise
         except NginxAcmeError as error:
             self._failed(one, error)
             return isinstance(error, Problem) and error.type in ABOUT_THE_KEY
-        self._outcome.installed.append(wanted)
+        self._outcome.installed.append(one.wanted)
         self._note(one, bundle)
         return True
 
@@ -136,6 +159,22 @@ class Obtaining:
                 folder.record(key_type, replace(attempt, next=now, blocked=still))
                 words = f"nothing speaks against {', '.join(good)} any more"
                 self._ports.log.notice(f"{folder.label}: {words}")
+
+    async def _shown(self, one: _Try, because: str) -> Bundle:
+        progress, label = self._ports.progress, one.folder.label
+        progress.started(label, because)
+        try:
+            return await self._obtain(one)
+        except (NotAsked, NotYet) as later:
+            progress.done(label, str(later))
+            raise
+
+    def tell_of_stops(self) -> None:
+        """Tell who was not asked for, once for all who wait for the same."""
+        for stop, number in self._held_back.items():
+            who = "1 certificate is" if number == 1 else f"{number} certificates are"
+            until = f"{stop.until:%Y-%m-%d %H:%M:%S} UTC"
+            self._ports.log.warn(f"{who} not asked for until {until}: {stop.because}")
 
     def _note(self, one: _Try, bundle: Bundle) -> None:
         """What is to be known of a certificate that came, besides itself."""
@@ -186,19 +225,40 @@ class Obtaining:
 
     async def _ask(self, one: _Try, session: Session) -> Bundle:
         solver = self._ports.solver(session.account)
-        issuer = one.certificate.issuer
-        self._sessions.must_not_be_refused(issuer)
         findings = await self._ports.preflight(one.certificate, solver)
         self._doubts[one.folder.label] = findings.warnings
         one = self._without_known_dead(one, findings)
         await session.open(self._stack)
         solver = self._ports.solver(session.account)  # whose key may be another by now
-        self._sessions.must_not_be_refused(issuer)
         try:
-            return await session.obtain(one.wanted, solver)
+            return await self._order(one, session, solver)
         except (OrderFailed, Problem) as failed:
             rest = self._without(failed, one)
-        return await session.obtain(rest.wanted, solver)
+        return await self._order(rest, session, solver)
+
+    async def _order(self, one: _Try, session: Session, solver: Solver) -> Bundle:
+        allowance, ask = self._allowance(one), self._ask_of(one)
+        allowance.must_be_free(ask)
+        try:
+            bundle = await session.obtain(
+                one.wanted, solver, lambda: allowance.ordering(ask, self._ask_of(one))
+            )
+        except OrderFailed as failed:
+            allowance.failing(failed.problems)
+            raise
+        allowance.came(ask)
+        return bundle
+
+    def _allowance(self, one: _Try) -> Allowance:
+        return self._sessions.allowance(one.certificate.issuer)
+
+    def _ask_of(self, one: _Try) -> Ask:
+        return self._allowance(one).ask(one.folder, one.wanted.values, forced=one.forced)
+
+    def _place(self, one: _Try) -> AbstractContextManager[None]:
+        if one.certificate.issuer.local:
+            return nullcontext()
+        return self._allowance(one).place(self._ask_of(one))
 
     def _without_known_dead(self, one: _Try, findings: Findings) -> _Try:
         """Without what the preflight blocks, and what this run's order for another key failed for.
@@ -251,7 +311,6 @@ class Obtaining:
 
     def _failed(self, one: _Try, error: NginxAcmeError) -> None:
         """Remember a failure, and tell it."""
-        self._scope(one.certificate, error)
         label, attempt = one.folder.label, self._remember(one, error)
         words = f"{attempt.problem}; next attempt {attempt.next:%Y-%m-%d %H:%M:%S} UTC"
         if _is_issuing(error):
@@ -260,15 +319,39 @@ class Obtaining:
         self._outcome.failed.append(label)
         self._ports.progress.failed(label, words)
 
+    def _hold_back(self, one: _Try, error: NotAsked) -> None:
+        """Nobody was asked, which is worth a message only to who wants it now."""
+        if one.forced:
+            self._failed(one, error)
+            return
+        self._remember(one, error)
+        self._held_back[error.stop] += 1
+
     def _remember(self, one: _Try, error: NginxAcmeError) -> Attempt:
         """Record a failure and when to try again, before anything else is asked."""
+        stop = self._stopped_by(one, error)
         now, key_type = self._ports.now(), one.wanted.key_type
         words = "; ".join((str(error), *self._doubts_about(one.folder.label, error)))
         failures = one.failures + _counts(error)
+        moment = stop.until if stop else self._next_time(one, error, failures)
+        attempt = Attempt(failures, moment, words, now, _blocked(error))
+        one.folder.record(key_type, attempt)
+        return attempt
+
+    def _stopped_by(self, one: _Try, error: NginxAcmeError) -> Stop | None:
+        """What stops this one and others with it."""
+        if isinstance(error, NotAsked):
+            return error.stop
+        if one.certificate.issuer.local or not isinstance(error, AcmeError):
+            return None
+        return self._allowance(one).refused(error, self._ask_of(one))
+
+    def _next_time(self, one: _Try, error: NginxAcmeError, failures: int) -> datetime:
+        now = self._ports.now()
         later = error.retry_after if isinstance(error, AcmeError) else None
         if _is_issuing(error):
             later = later or now + STILL_ISSUING
-        moment = policy.retry_time(
+        return policy.retry_time(
             failures,
             now,
             life=life_of(one.own),
@@ -277,9 +360,6 @@ class Obtaining:
             dice=self._ports.dice(),
             due=self._due(one),
         )
-        attempt = Attempt(failures, moment, words, now, _blocked(error))
-        one.folder.record(key_type, attempt)
-        return attempt
 
     def _due(self, one: _Try) -> datetime | None:
         due = due_of(one.certificate, one.own, one.folder.advice(one.wanted.key_type))
@@ -290,16 +370,15 @@ class Obtaining:
         looked = isinstance(error, OrderFailed)
         return tuple(self._doubts.get(label, {}).values()) if looked else ()
 
-    def _scope(self, certificate: Certificate, error: NginxAcmeError) -> None:
-        """A refusal of all ends the asking: nobody else asks this issuer in this run."""
-        names = (name.value for name in certificate.names)
-        if isinstance(error, Problem) and policy.stops_all(error, names):
-            self._sessions.refuse(certificate.issuer, error)
-
 
 def _counts(error: NginxAcmeError) -> bool:
-    """Whether this is a failure of the certificate, after which it is asked for more rarely."""
-    return not _is_issuing(error) and not isinstance(error, NotAsked)
+    """Whether this is a failure of the certificate, after which it is asked for more rarely.
+
+    To wait as long as the CA says is none.
+    """
+    if isinstance(error, NotAsked):
+        return not error.stop.said
+    return not _is_issuing(error)
 
 
 def _is_issuing(error: NginxAcmeError) -> bool:

@@ -1,4 +1,4 @@
-"""When: renewal, retries, whom a refusal stops, and how far a stored time is believed.
+"""When: renewal, retries, and how far a stored time is believed.
 
 What may live here: named numbers and pure functions of them. The clock and the dice are
 arguments, so that a table shows every case and a simulation runs years in a second; a predicate
@@ -10,16 +10,15 @@ after 1, 10 and 100 minutes, then more and more rarely, daily at most.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from nginx_acme.errors import NO_TYPE, AcmeError, OrderFailed, Problem
+from nginx_acme.errors import AcmeError, OrderFailed, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 SHORT_LIFE = timedelta(days=10)
 LATEST = 1 / 6
@@ -34,13 +33,7 @@ HOURLY = timedelta(hours=1)
 JITTER = 0.2
 FARTHEST = timedelta(days=8)
 """A stored time later than this from now was written by a wrong clock or a wrong CA."""
-_WORD = re.compile(r"[a-z0-9_*:-]+(?:\.[a-z0-9_-]+)*")
-"""What may be a name in a CA's words: without quotes around it and the full stop behind it."""
-_ONE_SET = "exact set of"
-"""Of names; Boulder's limit of certificates with the same ones, which it doesn't repeat."""
 _NOT_OF_A_NAME = frozenset({"rateLimited", "serverInternal"})
-_TOO_MANY_REQUESTS = 429
-_UNAVAILABLE = 503
 EARLIEST_CLOCK = datetime(2026, 11, 1, tzinfo=UTC)
 """A clock before this release was made has not been set yet."""
 
@@ -220,26 +213,6 @@ def believed(stored: datetime | None, now: datetime) -> datetime | None:
 def clock_is_set(now: datetime) -> bool:
     """Whether the clock can be right: certificates and stored times mean nothing before."""
     return now >= EARLIEST_CLOCK
-
-
-def stops_all(refusal: Problem, names: Iterable[str]) -> bool:
-    """Whether a refusal is the account's or everybody's, and not that of these names alone.
-
-    A rate limit is scoped by what it names: one of these names, a domain above them (limits count
-    registered domains), or the set of them. A CA that is down or too busy says 503, or 429 without
-    a problem document, for all. Terms are accepted by an account.
-    """
-    if refusal.type == "rateLimited":
-        return not _speaks_of(refusal, tuple(names))
-    too_many = refusal.type == NO_TYPE and refusal.status == _TOO_MANY_REQUESTS
-    return too_many or refusal.status == _UNAVAILABLE or refusal.type == "userActionRequired"
-
-
-def _speaks_of(refusal: Problem, names: tuple[str, ...]) -> bool:
-    words = refusal.detail.lower()
-    said = {*_WORD.findall(words), *(each.identifier for each in refusal.subproblems)}
-    above = tuple("." + word for word in said if word and "." in word)
-    return _ONE_SET in words or any(n in said or f".{n}".endswith(above) for n in names)
 
 
 def retry_time(

@@ -1,9 +1,10 @@
 """What the plan wants against what the store has: decide, issue what is due, record how it went.
 
-One verb for a first start, a renewal and a retry. Certificates go on side by side, at most
-`AT_ONCE` orders for each issuer; the key types of one certificate go one after the other, since
-a CA gives the open order to everybody who asks for the same names (Boulder's GetOrderForNames),
-and the second key type finds the authorizations of the first.
+One verb for a first start, a renewal and a retry. What is due gets into the queue of its issuer, in
+the order that `limits.rank` says; up to `AT_ONCE` are served side by side. The key types of one
+certificate take their turns one after the other, since a CA gives the open order to everybody who
+asks for the same names (Boulder's GetOrderForNames), and the second finds the authorizations of
+the first.
 
 The clock and the dice are arguments.
 """
@@ -11,30 +12,31 @@ The clock and the dice are arguments.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from dataclasses import replace
+import heapq
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import policy
+from nginx_acme.allowance import NotYet
 from nginx_acme.errors import StateError
+from nginx_acme.limits import AT_ONCE, rank
 from nginx_acme.obtaining import Obtaining
 from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.ports import Outcome
 from nginx_acme.renewal_info import Advisers
 from nginx_acme.sessions import Sessions
-from nginx_acme.standing import of_folder
+from nginx_acme.standing import life_of, of_folder
 from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from nginx_acme.disk import Lock
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.ports import Ports
     from nginx_acme.store import CertificateFolder
 
-AT_ONCE = 20
-"""Orders of one account that are open at the same time."""
 LOCK_WAIT = 10.0
 """Seconds for another process to finish with a certificate."""
 _POLL = 0.1
@@ -66,6 +68,33 @@ async def reconcile(
     return await _Run(ports, force, wanted, outcome or Outcome()).all()
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A certificate in the queue; `left` are the key types to ask for, the next one first."""
+
+    certificate: Certificate
+    folder: CertificateFolder
+    left: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Those who want something of one issuer; `aside` are those whose turn comes in a later run."""
+
+    waiting: list[tuple[tuple[int, float], int, _Entry]] = field(default_factory=list)
+    aside: list[_Entry] = field(default_factory=list)
+    _arrivals: int = 0
+
+    def put(self, place: tuple[int, float], entry: _Entry) -> None:
+        """Let it take its place; of equals, who comes first is first."""
+        heapq.heappush(self.waiting, (place, self._arrivals, entry))
+        self._arrivals += 1
+
+    def next(self) -> _Entry:
+        """Whose turn it is."""
+        return heapq.heappop(self.waiting)[-1]
+
+
 class _Run:
     """One run: which certificates are asked for, and in whose turn."""
 
@@ -80,66 +109,144 @@ class _Run:
         self._force = force
         self._certificates = certificates
         self._outcome = outcome
-        self._slots: dict[Issuer, asyncio.Semaphore] = {}
+        self._queues: dict[Issuer, _Queue] = {}
+        self._broken: set[Certificate] = set()
         self._stack = AsyncExitStack()
-        sessions = Sessions(ports)
+        self._sessions = Sessions(ports)
         names = [n.value for c in certificates if c.issuer.local for n in c.names]
-        self._obtaining = Obtaining(ports, sessions, self._stack, outcome, names)
-        self._advisers = Advisers(ports, sessions, self._stack)
+        self._obtaining = Obtaining(ports, self._sessions, self._stack, outcome, names)
+        self._advisers = Advisers(ports, self._sessions, self._stack)
 
     async def all(self) -> Outcome:
         try:
-            async with self._stack, asyncio.TaskGroup() as tasks:
-                for certificate in self._certificates:
-                    tasks.create_task(self._one(certificate))
+            async with self._stack:
+                async with asyncio.TaskGroup() as tasks:
+                    for certificate in self._certificates:
+                        tasks.create_task(self._line_up(certificate))
+                async with asyncio.TaskGroup() as tasks:
+                    for queue in self._queues.values():
+                        for _ in queue.waiting[:AT_ONCE]:
+                            tasks.create_task(self._serve(queue))
+            for issuer, queue in self._queues.items():
+                self._put_off(issuer, queue.aside)
+            self._obtaining.tell_of_stops()
+            for certificate in self._certificates:
+                if certificate not in self._broken:
+                    with self._kept_apart(certificate):
+                        self._look_again(certificate)
         except* StateError as broken:
             # What one of them can't write, none can: the first says it for all.
             raise broken.exceptions[0] from None
         return self._outcome
 
-    async def _one(self, certificate: Certificate) -> None:
-        """A certificate; what can't be written for it alone is no reason to stop the others."""
+    @contextmanager
+    def _kept_apart(self, certificate: Certificate) -> Iterator[None]:
+        """What can't be read or written for one alone is no reason to stop the others."""
         try:
-            await self._looked_after(certificate)
+            yield
         except StateError as error:
             # Raises where nothing can be kept for any.
             self._ports.store.open_for_writing()
+            self._broken.add(certificate)
             label = certificate.names[0].value
             self._ports.progress.failed(label, str(error))
             self._outcome.failed.append(label)
             self._outcome.missing.append(label)
             self._outcome.look_at(self._ports.now() + policy.HOURLY)
 
-    async def _looked_after(self, certificate: Certificate) -> None:
-        """All its key types, under its lock."""
+    # The queue ---------------------------------------------------------------------------
+
+    async def _line_up(self, certificate: Certificate) -> None:
+        """Let it queue, if it is to be asked for; whether it is, its CA and the preflight may say."""
+        with self._kept_apart(certificate):
+            folder = self._folder(certificate)
+            if folder.identity not in self._force:
+                await self._advisers.ask(certificate, folder)
+                await self._bring_forward(certificate, folder)
+            due = self._due(certificate, folder)
+            if due:
+                queue = self._queues.setdefault(certificate.issuer, _Queue())
+                self._put(queue, _Entry(certificate, folder, tuple(due)))
+
+    async def _bring_forward(self, certificate: Certificate, folder: CertificateFolder) -> None:
+        """Let what waits because of what the preflight said be asked for now, if it is good."""
+        held = await self._lock(folder) if self._held_back(certificate, folder) else None
+        if held is not None:
+            with held:
+                held_back = self._held_back(certificate, folder)
+                await self._obtaining.bring_forward(certificate, folder, held_back)
+
+    def _folder(self, certificate: Certificate) -> CertificateFolder:
         folder = self._ports.store.find(Identity(*certificate.identity))
         if folder is None:
             raise StateError(f"no folder for {certificate.names[0].value}", self._ports.store.root)
-        if folder.identity not in self._force:
-            await self._advisers.ask(certificate, folder)
-        if self._due(certificate, folder) or self._held_back(certificate, folder):
-            slots = self._slots.setdefault(certificate.issuer, asyncio.Semaphore(AT_ONCE))
-            async with slots:
-                await self._locked(certificate, folder)
-        self._look_again(certificate, folder)
+        return folder
 
-    async def _locked(self, certificate: Certificate, folder: CertificateFolder) -> None:
-        held = await self._lock(folder)
+    def _put(self, queue: _Queue, entry: _Entry) -> None:
+        found = {
+            one.key_type: one
+            for one in of_folder(entry.certificate, entry.folder, self._ports.now())
+        }
+        one = found.pop(entry.left[0])
+        second = any(other.usable for other in found.values())
+        queue.put(rank(life_of(one.bundle), one.attempt.failures, second=second), entry)
+
+    async def _serve(self, queue: _Queue) -> None:
+        while queue.waiting:
+            entry = queue.next()
+            with self._kept_apart(entry.certificate):
+                await self._take_turn(queue, entry)
+
+    async def _take_turn(self, queue: _Queue, entry: _Entry) -> None:
+        """The next key type of a certificate, under its lock; the others queue anew."""
+        held = await self._lock(entry.folder)
         if held is None:
-            self._ports.log.notice(f"{folder.label}: another process is at work on it")
+            self._ports.log.notice(f"{entry.folder.label}: another process is at work on it")
             return
         with held:
             # Whoever had the lock may have done the work meanwhile: it is looked at again.
-            held_back = self._held_back(certificate, folder)
-            if held_back:
-                await self._obtaining.bring_forward(certificate, folder, held_back)
-            due = self._due(certificate, folder)
-            waiting = list(due)
-            while waiting:
-                key_type = waiting.pop(0)
-                if not await self._obtaining.get(certificate, folder, key_type, due[key_type]):
-                    self._wait_alike(folder, key_type, waiting)
-                    break
+            due = self._due(entry.certificate, entry.folder)
+            key_type, *others = entry.left
+            if key_type in due:
+                try:
+                    if not await self._get(entry, due[key_type]):
+                        self._wait_alike(entry.folder, key_type, others)
+                        return
+                except NotYet:
+                    queue.aside.append(entry)
+                    return
+        if others:
+            self._put(queue, replace(entry, left=tuple(others)))
+
+    async def _get(self, entry: _Entry, because: str) -> bool:
+        return await self._obtaining.get(
+            entry.certificate,
+            entry.folder,
+            entry.left[0],
+            because,
+            forced=entry.folder.identity in self._force,
+        )
+
+    def _put_off(self, issuer: Issuer, entries: Sequence[_Entry]) -> None:
+        """Note of everybody in a queue when the turn comes; the account takes no more orders now."""
+        if not entries:
+            return
+        allowance = self._sessions.allowance(issuer)
+        moments = allowance.of_queue(
+            [
+                allowance.ask(one.folder, (name.value for name in one.certificate.names))
+                for one in entries
+            ]
+        )
+        for entry, moment in zip(entries, moments, strict=True):
+            with self._kept_apart(entry.certificate):
+                for key_type in entry.left:
+                    attempt = entry.folder.attempt(key_type)
+                    entry.folder.record(key_type, replace(attempt, next=moment))
+        self._ports.log.notice(
+            f"{issuer.name} takes no more orders now: {len(entries)} certificates wait for their"
+            f" turns, the last one until {moments[-1]:%Y-%m-%d %H:%M} UTC"
+        )
 
     def _wait_alike(self, folder: CertificateFolder, refused: str, others: Iterable[str]) -> None:
         """What a key type was refused for keeps the next ones from asking, and as long as it."""
@@ -176,8 +283,8 @@ class _Run:
             one.key_type for one in found if isinstance(one.decision, Wait) and one.attempt.blocked
         )
 
-    def _look_again(self, certificate: Certificate, folder: CertificateFolder) -> None:
-        now = self._ports.now()
+    def _look_again(self, certificate: Certificate) -> None:
+        folder, now = self._folder(certificate), self._ports.now()
         for one in of_folder(certificate, folder, now):
             match one.decision:
                 case Keep(until):

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 AT_ONCE = 8
 """Questions to one CA at the same time: so many wait in vain where it doesn't answer."""
 
+_QUESTION = Ask(frozenset(), free=True)
+"""What stops everything at a CA stops this, too; limits of orders don't."""
+
 
 class Advisers:
     """The CAs of one run, as those who are asked for advice."""
@@ -89,6 +92,7 @@ class Advisers:
             async with self._slots.setdefault(issuer, asyncio.Semaphore(AT_ONCE)):
                 if issuer in self._silent:
                     raise self._silent[issuer]
+                self._sessions.allowance(issuer).must_be_free(_QUESTION)
                 await session.connect(self._stack)
                 info = await session.renewal_info(bundle.facts)
         except AcmeError as error:
@@ -134,7 +138,7 @@ def _advised(certificate: Certificate, folder: CertificateFolder, key_type: str)
 def _is_for_all(error: AcmeError) -> bool:
     """Whether an error has nothing to do with this certificate."""
     too_many = isinstance(error, Problem) and error.type == "rateLimited"
-    stopped = limits.scopes(error, Ask(frozenset()))
+    stopped = limits.scopes(error, _QUESTION)
     return too_many or any(scope.kind is Kind.CA for scope in stopped)
 
 

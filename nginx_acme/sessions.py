@@ -1,4 +1,4 @@
-"""The issuers of one run: one conversation with each, and who has said no to all that it asks.
+"""The issuers of one run: one conversation with each, and what it may be asked for.
 
 What may live here: which session is whose, and how long it is of use. What is said in it is
 `issuance`'s business.
@@ -10,22 +10,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from nginx_acme.account import find_account, replace_account
-from nginx_acme.errors import AcmeError, Problem, StateError
+from nginx_acme.allowance import Allowance
+from nginx_acme.errors import StateError
 from nginx_acme.issuance import Session
 
 if TYPE_CHECKING:
+    from nginx_acme.errors import Problem
     from nginx_acme.plan import Issuer
     from nginx_acme.ports import Ports
     from nginx_acme.store import AccountFolder
-
-
-class NotAsked(AcmeError):
-    """What the CA said to another certificate of this run holds for this one, too."""
-
-    def __init__(self, refusal: Problem) -> None:
-        super().__init__(f"not asked for: {refusal}")
-        self.permanent = refusal.permanent
-        self.retry_after = refusal.retry_after
 
 
 class Sessions:
@@ -34,7 +27,7 @@ class Sessions:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._sessions: dict[Issuer, Session] = {}
-        self._refused: dict[Issuer, Problem] = {}
+        self._allowances: dict[Issuer, Allowance] = {}
         self._replacing = asyncio.Lock()
         self._replaced: set[Issuer] = set()
 
@@ -78,7 +71,6 @@ class Sessions:
                     replace_account, store, issuer, session.account, now
                 )
             if account is None:
-                self.refuse(issuer, problem)
                 raise problem
             self._replaced.add(issuer)
             self._ports.log.error(
@@ -89,14 +81,12 @@ class Sessions:
             self._sessions[issuer] = self._made(issuer, account)
             return self._sessions[issuer]
 
-    def refuse(self, issuer: Issuer, refusal: Problem) -> None:
-        """Nobody else asks this issuer in this run."""
-        self._refused.setdefault(issuer, refusal)
-
-    def must_not_be_refused(self, issuer: Issuer) -> None:
-        """Raise NotAsked where the issuer has said no to all of this run."""
-        if issuer in self._refused:
-            raise NotAsked(self._refused[issuer])
+    def allowance(self, issuer: Issuer) -> Allowance:
+        """What the account of an issuer may still ask for."""
+        if issuer not in self._allowances:
+            url = issuer.directory_url
+            self._allowances[issuer] = Allowance(self._ports, url, lambda: self.get(issuer).account)
+        return self._allowances[issuer]
 
     def _made(self, issuer: Issuer, account: AccountFolder) -> Session:
         ports = self._ports

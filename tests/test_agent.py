@@ -62,6 +62,8 @@ def forgive(site: Site, name: str) -> None:
     fields = json.loads(note.read_text())
     fields["key_types"]["ecdsa:256"]["next"] = fields["key_types"]["ecdsa:256"]["at"]
     note.write_text(json.dumps(fields))
+    for limits in site.state.glob("accounts/*/limits.json"):
+        limits.unlink()
 
 
 def test_ends_with_nginx(make_site: MakeSite, silent: Silent) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nginx_acme.errors import StateError
-from nginx_acme.reconcile import AT_ONCE
+from nginx_acme.limits import AT_ONCE
 from tests.fake_ca import busy, refused, slow
 from tests.world import DAY, KEY, MINUTE, NOW, World
 
@@ -38,37 +38,6 @@ def test_once(world: World) -> None:
 
 
 # --- refusals -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("detail", "asked"),
-    [
-        pytest.param("too many new orders (300) from this account", AT_ONCE, id="the account's"),
-        pytest.param('too many certificates (50) for "b.example"', AT_ONCE + 5, id="a name's"),
-    ],
-)
-def test_rate_limit(world: World, detail: str, asked: int) -> None:
-    """An account's limit stops those that follow, and they know until when; a name's doesn't."""
-    sites = [world.certificate(f"n{number}.b.example") for number in range(AT_ONCE + 5)]
-    fault = refused(429, "rateLimited", detail=detail, retry_after="3600")
-    world.ca.misbehave("newOrder", fault, times=-1)
-    world.run(*sites)
-    assert world.ca.count["newOrder"] == asked
-    attempts = [world.attempt(site) for site in sites]
-    assert all(one.next == NOW + timedelta(hours=1) for one in attempts)
-    assert sum(one.failures for one in attempts) == asked
-    world.clock += timedelta(minutes=59)
-    world.run(*sites)
-    assert world.ca.count["newOrder"] == asked
-
-
-def test_overloaded(world: World) -> None:
-    """A load balancer's 503 is everybody's, though it says nothing but that."""
-    sites = [world.certificate(f"n{number}.b.example") for number in range(AT_ONCE + 5)]
-    world.ca.misbehave("newOrder", busy(3600), times=-1)
-    world.run(*sites)
-    assert world.ca.count["newOrder"] == AT_ONCE
-    assert all(world.attempt(s).next == NOW + timedelta(hours=1) for s in sites)
 
 
 def test_external_account(world: World) -> None:
