@@ -3,7 +3,7 @@
     the wall clock          something is due: a renewal, a retry, a look at all of it once a day
     somebody reads the      a HUP that comes from elsewhere must mean the user's configuration as it
     generated main file     is now (or it was our own, or a `grep`: the turn finds out)
-    a new generation        another process of ours has switched; what is due may be another thing
+    a new generation        a process of ours has made one: what is due may be another thing
     nginx has ended         so does the agent, unless a binary upgrade has left a successor
 
 What it does itself is to wait. The work of a turn is done by a short-lived child
@@ -26,7 +26,7 @@ import sys
 import time
 
 from nginx_acme import disk, linux
-from nginx_acme.alarms import DUE, LOOK, SURELY, Alarms
+from nginx_acme.alarms import REASONS, STARTED, Alarms
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.master import exists, find_master
 from nginx_acme.process import found_environ
@@ -37,11 +37,6 @@ if TYPE_CHECKING:
 
     from nginx_acme.log import Log
     from nginx_acme.master import Master
-
-STARTED = "started"
-"""The reason for an agent's first turn; the others are those of `alarms`."""
-REASONS = (STARTED, SURELY, LOOK, DUE)
-"""Of several the first one: its turn does what the others would."""
 
 START_WAIT = 60.0
 """Seconds for nginx to write its pid file after it was started."""
@@ -57,6 +52,8 @@ FAULTS = (60.0, 600.0, 3600.0)
 """Seconds to the next turn after the first, the second, … in a row that failed as none should."""
 LONGEST_TURN = 6 * 3600.0
 """Seconds after which a turn hangs; thousands of certificates take half an hour."""
+_LEARNT = ("pid_file", "error_log", "stderr")
+"""The facts that a turn may bring anew."""
 _POLL = 0.05
 _NOT_FOR_US = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 """What `systemctl kill` sends to all of a unit's processes, and only nginx knows what to do with."""
@@ -177,9 +174,9 @@ class Agent:
         if said is None:
             self._log.error(f"nginx-acme renew {turn.words}")
         else:
-            self._facts.update(said)
-            self._log.add_file(str(said["error_log"]))
-            self._wanted = bool(said["agent"])
+            self._facts.update((name, said[name]) for name in _LEARNT if name in said)
+            self._log.add_file(str(self._facts["error_log"]))
+            self._wanted = said.get("agent") is not False
         if said is None or said["fault"]:
             self._fault()
         elif "next" in said:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-LOOK, SURELY, DUE = "look", "surely", "due"
-"""Why there is a turn.
+STARTED, SURELY, LOOK, DUE = REASONS = ("started", "surely", "look", "due")
+"""Why there is a turn; of several the first one, which does what the others would.
 
-`LOOK`: somebody has read the generated main file. `SURELY`: a generation is new, or another process
-of ours wants a turn; a HUP may have come before that was seen. `DUE`: the moment has come, or the
-clock was set.
+`STARTED`: the agent has. `LOOK`: somebody has read the generated main file. `SURELY`: a process of
+ours has made a generation from the user's files; a HUP may have come before its main file was
+watched. `DUE`: the moment has come, or the clock was set.
 """
 
 _WAKE, _GENERATED = b"wake", b"generated"
@@ -108,12 +108,12 @@ class Alarms:
     def _happened(self) -> set[str]:
         why: set[str] = set()
         for watched, mask, name in self._inotify.read() if self._inotify is not None else ():
-            if mask & linux.IN_Q_OVERFLOW or name in {_WAKE, _GENERATED}:
+            if name == _GENERATED:
+                self._watch_main()
+            elif name == _WAKE or mask & linux.IN_Q_OVERFLOW:
                 why.add(SURELY)
             elif watched == self._watched and mask & linux.IN_OPEN:
                 why.add(LOOK)
-        if SURELY in why:
-            self._watch_main()
         return why
 
     def _watch_main(self) -> None:

@@ -12,17 +12,19 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nginx_acme.alarms import LOOK, SURELY
+from nginx_acme.alarms import LOOK, STARTED, SURELY
 from nginx_acme.beside import logs_to_stderr
 from nginx_acme.control import take_up
 from nginx_acme.errors import NginxAcmeError, NginxRejected
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
 from nginx_acme.master import find_master, worker_marks
+from nginx_acme.process import error_log_path
 from nginx_acme.running import find_home, needed_work
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
+    from nginx_acme.work import Work
 
 
 def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
@@ -31,29 +33,27 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
     Args:
         launch: what we were started with.
         root: the state directory, or what takes its place.
-        why: one of `agent.REASONS`.
+        why: one of `alarms.REASONS`.
 
     Returns:
         What the agent takes in: `next`, when to go on, in seconds since the epoch, None where
         nothing will be due; without it that stays as it was. `fault`: it failed as it should not.
-        And what may be another than before: `agent`, `pid_file`, `error_log`, `stderr`.
-
-    Raises:
-        StateError: there is no generation any more.
+        And, if it knows, what may be another than before: `agent`, `pid_file`, `error_log`, `stderr`.
     """
-    home = find_home(launch, root)
-    log = Log(sys.stderr, error_log=needed_work(home).error_log, dated=True)
-    home = replace(home, launch=replace(launch, log=log))
+    log = Log(sys.stderr, dated=True, error_log=error_log_path(launch.nginx, launch.command, None))
+    home = find_home(replace(launch, log=log), root)
     said: dict[str, Any] = {"fault": False}
-    is_new = False
     try:
+        log.add_file(needed_work(home).error_log)
         home.runtime.open_for_writing()
+        is_new = False
         if why in {LOOK, SURELY}:
             is_new = _taken_up(home, log, surely=why == SURELY)
-        else:
+        elif why == STARTED:
             _note_workers(home)
         if why != LOOK or is_new:
             said["next"] = _renew(home, log)
+        said.update(_facts(needed_work(home)))
     except NginxRejected as rejected:
         for line in rejected.lines:
             log.relay(line)
@@ -61,15 +61,26 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
     except NginxAcmeError as error:
         log.error(str(error))
         said["fault"] = True
-    work = needed_work(home)
-    logged = {"error_log": work.error_log, "stderr": logs_to_stderr(work.error_log)}
-    return {**said, "agent": work.agent, "pid_file": work.pid_file, **logged}
+    return said
+
+
+def _facts(work: Work) -> dict[str, Any]:
+    """What the agent knows of its nginx."""
+    return {
+        "agent": work.agent,
+        "pid_file": work.pid_file,
+        "error_log": work.error_log,
+        "stderr": logs_to_stderr(work.error_log),
+    }
 
 
 def _taken_up(home: Home, log: Log, *, surely: bool) -> bool:
     """Whether the user's files brought something new; a mistake in them is said as nginx says it."""
     try:
-        return take_up(home, surely=surely)
+        is_new = take_up(home, surely=surely)
+        if is_new:
+            home.instance.wake_agent()  # it may have missed a HUP of that moment
+        return is_new
     except NginxRejected as rejected:
         for line in rejected.lines:
             log.relay(line)
