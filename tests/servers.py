@@ -100,7 +100,7 @@ def misleads(name: str) -> bool:
         name.lower().endswith("_proxy")
         or name in {"PYTHONDONTWRITEBYTECODE", "SSL_CERT_DIR", "SSL_CERT_FILE", "SSLKEYLOGFILE"}
         or name.startswith(("NGINX_ACME_", "PEBBLE_"))
-        or name == "NGINX"
+        or name in {"COLUMNS", "NGINX", "NO_COLOR"}
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import termios
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -152,6 +153,51 @@ def test_status(make_site: MakeSite, pebble: Pebble) -> None:
     assert lines[4].split()[:3] == ["a.example", "pebble", "valid"]
     assert lines[5] == "    b.example"
     assert lines[6].split()[:3] == ["c.internal", "local", "valid"]
+
+
+@pytest.mark.parametrize(
+    ("more", "colored"),
+    [
+        pytest.param({}, True, id="a terminal"),
+        pytest.param({"NO_COLOR": "1"}, False, id="without colours"),
+        pytest.param({"TERM": "dumb"}, False, id="without any"),
+    ],
+)
+def test_status_in_a_terminal(make_site: MakeSite, more: dict[str, str], *, colored: bool) -> None:
+    """In a terminal it is as wide as that, and in colours where those are wanted."""
+    site = make_site()
+    site.configure(site.block(f"a.internal {'long' * 15}.{'name' * 15}.internal", "acme local;"))
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    with open(ours, "rb") as output:
+        with open(theirs, "wb") as terminal:
+            subprocess.run(
+                site.argv("status"), env=site.environ | more, stdout=terminal, check=True
+            )
+        text = output.read1().decode()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert ("\x1b[33m" in text) is colored
+    assert lines[0] == "The certificate is being worked on"
+    assert "long" in lines[5]
+    assert max(map(len, lines)) <= 60
+
+
+@pytest.mark.parametrize("word", ["status", "plan"])
+def test_letters_that_a_terminal_lacks(make_site: MakeSite, silent: Silent, word: str) -> None:
+    """They are written as what they are, and are no reason to say nothing."""
+    site = make_site()
+    site.configure(
+        site.block("a.example", "acme Zürich;"), settings=issuer("Zürich", silent.url, None)
+    )
+    python, *argv = site.argv(word)
+    answer = subprocess.run(
+        [python, "-X", "utf8=0", *argv],
+        env=site.environ | {"LC_ALL": "C"},
+        capture_output=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert b"Z\\xfcrich" in answer.stdout
 
 
 def test_status_json(make_site: MakeSite, pebble: Pebble) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.browser import browse
 from tests.launcher import eventually
-from tests.servers import LOCALHOST, fetch_plain, free_port
+from tests.servers import LOCALHOST, ROOT, fetch_plain, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +162,18 @@ def test_in_a_browser(make_site: MakeSite, chromium: str) -> None:
     assert '"GET /x HTTP/1.1" 200' in line
 
 
+def test_readme(make_site: MakeSite) -> None:
+    """The example of the README serves what it says, and to whom."""
+    section = (ROOT / "README.md").read_text().partition("## Monitoring")[2]
+    example = section.partition("```nginx\n")[2].partition("```")[0]
+    site, port = make_site(), free_port()
+    site.configure(example.replace(":8080", f":{port}"), settings=ALONE)
+    site.start()
+    assert fetch_plain(port, "any", path="/certificates").headers["Content-Type"] == "text/html"
+    assert json.loads(fetch_plain(port, "any", path="/certificates.json").body)["schema"] == 1
+    assert fetch_plain(port, "any", path="/metrics").status == 403
+
+
 def test_before_any_certificate(make_site: MakeSite) -> None:
     """A configuration that wants no certificate has a page, too."""
     site = make_site()
@@ -245,6 +257,21 @@ def test_every_look_is_told(make_site: MakeSite) -> None:
     )
     document = json.loads(public(site, "status.json").read_text())
     assert [row["names"] for row in document["certificates"]] == [["a.internal"], ["b.internal"]]
+
+
+def test_two_of_one_state(make_site: MakeSite) -> None:
+    """Two nginx that share a state directory have a page each."""
+    first, second = make_site(), make_site()
+    state = f"acme_state_path {first.state}; {ALONE}"
+    for name, site in (("a.internal", first), ("b.internal", second)):
+        location = (
+            f"server {{ listen {LOCALHOST}:{site.http}; location /x {{ acme_status json; }} }}"
+        )
+        site.configure(site.block(name, "acme local;"), location, settings=state)
+        site.start()
+    shown = [json.loads(fetch_plain(s.http, "any", path="/x").body) for s in (first, second)]
+    names = [[row["names"] for row in document["certificates"]] for document in shown]
+    assert names == [[["a.internal"]], [["b.internal"]]]
 
 
 def test_what_cannot_be_written(make_site: MakeSite) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ class Command(Protocol):
 def run(launch: Launch) -> int:
     """Do what the word on the command line asks for."""
     module = import_module(f"{__name__}.{launch.command.word}")
+    # A terminal may lack a letter that a CA or a configuration uses.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     exit_code = cast("Command", module).run(launch)
     # Here, where it is no disgrace that nobody reads any more.
     sys.stdout.flush()

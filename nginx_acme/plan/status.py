@@ -56,8 +56,8 @@ def status_locations(said: Said) -> Iterator[StatusLocation]:
     """
     if "acme_status" not in said.named:
         return
-    for block, ancestors in said.source.walk():
-        if block.name != "location" or not ancestors:
+    for block, _ in said.source.walk():
+        if block.name != "location":
             continue
         inside = tuple(said.source.expand(block.block or ()))
         ours = [directive for directive in inside if directive.name == "acme_status"]

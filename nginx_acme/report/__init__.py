@@ -3,8 +3,11 @@
 What may live here: shapes and words. The facts come in as values (`overview` gathers them);
 nothing is looked up, and the clock is one of the facts.
 
+    verdict     one word and one sentence
     document    JSON, for programs
+    metrics     for Prometheus
     table       text, for a terminal
+    page        HTML, for a browser, in the style of `style`
 """
 
 from __future__ import annotations

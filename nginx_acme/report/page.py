@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections import Counter
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 SHOWN_NAMES = 4
 """As many names of a certificate are shown at once; the others when they are asked for."""
+SOON = timedelta(days=2)
+"""What is to come within this is told with its hour."""
 LENGTH = 1000
 """Of a life, in units of the drawing."""
 
@@ -259,7 +262,9 @@ def _details(row: Row) -> Iterator[str]:
 
 def _next(row: Row, now: datetime) -> str:
     moment = row.next_attempt or row.renewal
-    return f"{coming(row, now)} {_day(moment)}" if moment else "&mdash;"
+    if moment is None:
+        return "&mdash;"
+    return f"{coming(row, now)} {(_moment if moment < now + SOON else _day)(moment)}"
 
 
 def _life(row: Row, now: datetime) -> str:

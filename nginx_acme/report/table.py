@@ -19,6 +19,7 @@ from nginx_acme.report.verdict import (
     coming,
     gravest,
     headline,
+    is_stale,
     trouble,
     verdict,
 )
@@ -58,6 +59,9 @@ class _Table:
         overview, level = self._overview, gravest(self._overview)
         yield self._in(f"{_BOLD};{_COLORS[level]}", headline(overview))
         yield self._in(_DIM, _around(overview))
+        if is_stale(overview):
+            said = "Nobody looks after them any more; that is done by: nginx-acme renew"
+            yield self._in(_COLORS[WATCH], said)
         if not overview.rows:
             return
         yield ""

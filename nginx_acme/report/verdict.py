@@ -1,12 +1,15 @@
-"""How it stands in one word and one sentence: the same on a terminal, on the page, in the metrics.
+"""How it stands in one word and one sentence.
 
-WELL     nothing to do
-WATCH    visitors get what they should, or soon will; what is wrong is being tried again
-ACT      visitors don't get what they should, and trying again has not helped
+    WELL     nothing to do
+    WATCH    visitors get what they should, or soon will; what is wrong is being tried again
+    ACT      visitors don't get what they should, and trying again has not helped
+
+The terminal and the page say the same: whoever sees both must not have to ask which is right.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from nginx_acme.report import span
@@ -22,6 +25,9 @@ GOOD = ("valid", "due")
 """States of a certificate that is the right one and not expired."""
 OWN = (*GOOD, "expired")
 """States in which the certificate itself is shown, and not another one in its place."""
+
+STALE = timedelta(days=2)
+"""Without a look there is nobody any more who looks: agent and timer do at least once a day."""
 
 _SINGULAR = {WELL: "is well", WATCH: "is being worked on", ACT: "needs you"}
 _PLURAL = {WELL: "are well", WATCH: "are being worked on", ACT: "need you"}
@@ -57,6 +63,11 @@ def headline(overview: Overview) -> str:
     if number == count:
         return f"All {count} certificates {_PLURAL[level]}"
     return f"{number} of {count} certificates {(_SINGULAR if number == 1 else _PLURAL)[level]}"
+
+
+def is_stale(overview: Overview) -> bool:
+    """Whether nobody looks after the certificates any more."""
+    return overview.last_look is not None and overview.now - overview.last_look > STALE
 
 
 def coming(row: Row, now: datetime) -> str:

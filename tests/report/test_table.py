@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.report.table import to_text
-from tests.report.rows import ALL, EXPIRED, FAILING, NEW, TEMPORARY, VALID, of
+from tests.report.rows import ALL, DAY, EXPIRED, FAILING, NEW, NOW, TEMPORARY, VALID, of
 
 if TYPE_CHECKING:
     from nginx_acme.report import Overview
@@ -45,6 +45,15 @@ def test_what_needs_somebody() -> None:
         "What is in the way is shown by: nginx-acme doctor",
         "One is asked for at once by: nginx-acme renew --force NAME",
     ]
+
+
+def test_nobody_looks() -> None:
+    """When the last look is long ago, it is said that nobody looks, and what can be done."""
+    stale = replace(of(VALID), last_look=NOW - 3 * DAY)
+    lines = to_text(stale).splitlines()
+    assert lines[1].endswith("last look 3 d ago")
+    assert lines[2].startswith("Nobody looks after them")
+    assert to_text(replace(stale, last_look=NOW - DAY)).splitlines()[2] == ""
 
 
 def test_key_types() -> None:
