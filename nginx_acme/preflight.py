@@ -233,7 +233,8 @@ class Probe:
 
 def _reason(error: OSError) -> str:
     """The kernel's word; asyncio's own repeats the address."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    number = error.errno or 0  # negative: of a look-up
+    return os.strerror(number) if number > 0 else error.strerror or str(error)
 
 
 def _wrong(listen: Listen, what: str) -> Answer:

@@ -27,7 +27,7 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 AS_NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
 
-@pytest.mark.parametrize("word", ["plan", "status", "renew"])
+@pytest.mark.parametrize("word", ["plan", "status", "doctor", "renew"])
 def test_help(make_site: MakeSite, word: str) -> None:
     """Each word says what it is for."""
     site = make_site()

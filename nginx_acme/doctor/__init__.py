@@ -44,6 +44,7 @@ def examine(launch: Launch, now: datetime, server: Address | None) -> list[Findi
         ("nginx", lambda: nginx.judge_program(gather.program(launch.nginx))),
         ("nginx", lambda: nginx.judge_running(gather.running(case))),
         ("nginx", lambda: _care(case)),
+        ("nginx", lambda: _work(case)),
         ("host", lambda: [host.judge_clock(now, gather.latest(case))]),
         ("host", lambda: _ports(case)),
         ("state", lambda: host.judge_state(gather.state(case))),
@@ -81,6 +82,13 @@ def _care(case: Case) -> Iterable[Finding]:
     return nginx.judge_care(gather.care(case)) if case.ours is not None else ()
 
 
+def _work(case: Case) -> Iterable[Finding]:
+    """Nothing, but what it can't be read for."""
+    if case.unread is not None:
+        raise case.unread
+    return ()
+
+
 def _ports(case: Case) -> Iterator[Finding]:
     ports = gather.ports(case)
     if ports is None:
@@ -105,5 +113,5 @@ def _certificates(case: Case) -> Iterator[Finding]:
 
 
 def _accounts(case: Case) -> Iterator[Finding]:
-    for issuer in gather.issuers(case):
+    for issuer in gather.issuers(case) if case.issue else ():
         yield from certificates.judge_account(issuer, gather.account(case, issuer))

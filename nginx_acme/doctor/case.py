@@ -27,13 +27,15 @@ class Case:
     """An nginx with its configuration.
 
     `understood` is None where that has a `mistake`; `work` is of the generation that is current,
-    None where there is none yet. `master` runs, be it ours or not.
+    None where there is none yet, or it is `unread` for this reason. `master` runs, be it ours or
+    not.
     """
 
     home: Home
     understood: Understood | None
     mistake: str | None
     work: Work | None
+    unread: StateError | None
     master: Master | None
     now: datetime
 
@@ -82,16 +84,16 @@ def open_case(launch: Launch, now: datetime) -> Case | None:
         mistake = _why_unreadable(launch.main)
         if mistake is None:
             return None
-    home = find_home(launch)
+    home, work, unread = find_home(launch), None, None
     try:
         work = current_work(home)
-    except StateError:
-        work = None
+    except StateError as error:
+        unread = error
     if understood is not None:
         pid_file = understood.pid_file
     else:
         pid_file = work.pid_file if work else pid_path(launch.nginx, launch.command, None)
-    return Case(home, understood, mistake, work, find_master(pid_file), now)
+    return Case(home, understood, mistake, work, unread, find_master(pid_file), now)
 
 
 def _why_unreadable(path: str) -> str | None:

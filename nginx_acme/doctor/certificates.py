@@ -55,33 +55,44 @@ def _subject(one: Standing) -> str:
 
 def judge_certificate(kept: Kept, *, running: bool) -> Finding:
     """How it stands; `running`: there is an nginx that shows it, or what stands in for it."""
-    subject = _subject(kept.standing)
-    one, problem = kept.standing, kept.standing.attempt.problem
-    failed = f"; the last attempt failed: {problem}" if problem else ""
-    until = one.decision.until if isinstance(one.decision, Wait) else None
-    later = f"; the next is at {until:%Y-%m-%d %H:%M} UTC" if until is not None else ""
+    one, subject = kept.standing, _subject(kept.standing)
     if kept.damage is not None:
         words = f"its file is damaged ({kept.damage}), nginx can't serve it"
         return wrong(CERTIFICATE, subject, words, "start nginx-acme, or reload: it is made anew")
-    if one.bundle is not None and one.usable:
-        words = f"valid until {one.bundle.facts.not_after:%Y-%m-%d}"
-        if one.left_out:
-            words += f", without {', '.join(one.left_out)}"
-        if problem or one.left_out:
-            return odd(CERTIFICATE, subject, f"{words}{failed}{later}")
-        return fine(CERTIFICATE, subject, words)
-    if one.bundle is not None:
-        words = f"expired on {one.bundle.facts.not_after:%Y-%m-%d}"
-        return wrong(CERTIFICATE, subject, f"{words}{failed}{later}", _advice(one, running=running))
-    shown = "there is none yet"
+    if one.bundle is None:
+        return _missing(one, running=running)
+    day, tried = f"{one.bundle.facts.not_after:%Y-%m-%d}", _tried(one)
+    if not one.usable:
+        advice = _advice(one, running=running)
+        return wrong(CERTIFICATE, subject, f"expired on {day}{tried}", advice)
+    if one.left_out:
+        without = ", ".join(one.left_out)
+        return odd(CERTIFICATE, subject, f"valid until {day}, without {without}{tried}")
+    if one.attempt.problem:
+        return odd(CERTIFICATE, subject, f"valid until {day}{tried}")
+    return fine(CERTIFICATE, subject, f"valid until {day}")
+
+
+def _missing(one: Standing, *, running: bool) -> Finding:
+    """Its own isn't there: that is wrong after a failure, and else on its way."""
+    subject, words = _subject(one), "there is none yet"
     if one.shown is not None:
         what = "a temporary one" if one.shown.facts.temporary else "another one"
-        shown = f"{what} is shown in its place"
-    if problem:
-        return wrong(CERTIFICATE, subject, f"{shown}{failed}{later}", _advice(one, running=running))
+        words = f"{what} is shown in its place"
+    if one.attempt.problem:
+        return wrong(CERTIFICATE, subject, f"{words}{_tried(one)}", _advice(one, running=running))
     if running:
-        return odd(CERTIFICATE, subject, shown, _advice(one, running=True))
-    return fine(CERTIFICATE, subject, f"{shown}, it is asked for when nginx starts or is reloaded")
+        return odd(CERTIFICATE, subject, words, _advice(one, running=True))
+    return fine(CERTIFICATE, subject, f"{words}, it is asked for when nginx starts or is reloaded")
+
+
+def _tried(one: Standing) -> str:
+    """How the last attempt failed, and when the next one is; nothing where none has failed."""
+    if not one.attempt.problem:
+        return ""
+    until = one.decision.until if isinstance(one.decision, Wait) else None
+    later = f"; the next is at {until:%Y-%m-%d %H:%M} UTC" if until is not None else ""
+    return f"; the last attempt failed: {one.attempt.problem}{later}"
 
 
 def _advice(one: Standing, *, running: bool) -> str | None:

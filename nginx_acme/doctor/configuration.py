@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nginx_acme.directives import hint
 from nginx_acme.doctor.finding import Finding, fine, odd, wrong
 from nginx_acme.draft import test
 from nginx_acme.nginx.servers import by_name
@@ -55,7 +56,7 @@ def _accepted(understood: Understood) -> Iterator[Finding]:
     launch, main = understood.launch, understood.home.main
     with rehearsal(understood) as written:
         said = test(launch, launch.command, written)
-    lines = [line.partition("] ")[2] for line in said.lines if line.startswith(_SAYS)]
+    lines = [hint(line).partition("] ")[2] for line in said.lines if line.startswith(_SAYS)]
     if not said.ok:
         *others, last = lines or [f"exit code {said.returncode}"]
         yield wrong(ACCEPTED, main, f"nginx refuses it: {last}", "put that right")

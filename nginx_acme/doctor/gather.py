@@ -1,4 +1,4 @@
-"""The facts about this host, its nginx and its store, read for the judgements beside this module.
+"""The facts of this host, its nginx and its store, for the judgements beside this module.
 
 Nothing is written but a probe file in the state directory, which is removed at once; nobody
 outside of this host is asked.
@@ -25,8 +25,9 @@ from nginx_acme.doctor.caa import Asker
 from nginx_acme.doctor.certificates import Kept, Sighting
 from nginx_acme.doctor.host import Folder, Port, State, User
 from nginx_acme.doctor.nginx import Care, Program, Running
-from nginx_acme.errors import StateError
+from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
 from nginx_acme.launch import SHELTER
+from nginx_acme.master import workers
 from nginx_acme.process import bindable
 from nginx_acme.proof import look
 from nginx_acme.running import as_started, current_work, started_at
@@ -140,20 +141,22 @@ def ports(case: Case) -> list[Port] | None:
     if understood is not None:
         wanted += [x for one in understood.plan.shown for x in one.listens if not x.quic]
     added = {x.address for x in understood.plan.added} if understood is not None else set()
-    by_master = [x for x in wanted if x.address in held]
-    found: list[Port] = []
-    for listen in uncovered(x for x in wanted if _is_address(x.address.host)):
-        mine = any(x.address == listen.address for x in by_master)
-        found.append(_port(listen, added=listen.address in added, held=mine))
-    return found
+    nginx = {case.master.pid, *workers(case.master.pid)} if case.master is not None else set()
+    return [
+        Port(listen.address, listen.address in added, held=True, refused=None, holder=None)
+        if listen.address in held
+        else _port(listen, nginx, added=listen.address in added)
+        for listen in uncovered(x for x in wanted if _is_address(x.address.host))
+    ]
 
 
-def _port(listen: Listen, *, added: bool, held: bool) -> Port:
+def _port(listen: Listen, nginx: set[int], *, added: bool) -> Port:
+    """One that our nginx, if it runs, doesn't have by this very address."""
     host, port = listen.address
-    if held:
-        return Port(listen.address, added, held=True, refused=None, holder=None)
     refused = bindable(host, port, ipv6only=listen.ipv6only)
     there = holder(listen.address) if refused is not None else None
+    if there is not None and there[0] in nginx:  # a reload changes one address for the other
+        return Port(listen.address, added, held=True, refused=None, holder=None)
     words = f"{there[1]} (pid {there[0]})" if there is not None else None
     return Port(listen.address, added, held=False, refused=refused, holder=words)
 
@@ -172,8 +175,9 @@ def latest(case: Case) -> datetime | None:
     store = case.home.store
     found = [one.attempt.at for one in standings(case.certificates, store, case.now)]
     for issuer in issuers(case):
-        if (account := find_account(store, issuer)) is not None:
-            found += [account.made, account.agreed]
+        with suppress(ConfigError):  # of a key that is none, which is told elsewhere
+            known = account(case, issuer)
+            found += [known.made, known.agreed] if known is not None else []
     return max(filter(None, found), default=None)
 
 
@@ -185,14 +189,14 @@ def state(case: Case) -> State:
     store = case.understood.home.store if case.understood is not None else case.home.store
     there = _nearest(store.root)
     exists = os.path.isdir(store.root)
-    mine = os.geteuid() in {0, os.stat(there).st_uid}
+    mine, newer = os.geteuid() in {0, os.stat(there).st_uid}, exists and store.newer
     free = os.statvfs(there)
     return State(
         root=store.root,
         exists=exists,
         mine=mine,
-        newer=exists and store.newer,
-        unwritable=_unwritable(store.root, there) if mine else None,
+        newer=newer,
+        unwritable=_unwritable(store.root, there) if mine and not newer else None,
         file_system=disk.file_system(store.root),
         ephemeral=disk.is_ephemeral(store.root),
         free_bytes=free.f_bavail * free.f_frsize,
@@ -306,7 +310,7 @@ def challenges(case: Case, issuer: Issuer) -> str | None:
 def asker(case: Case, certificate: Certificate) -> Asker:
     """Who asks for this certificate, as far as this user may know."""
     issuer, url, proved = certificate.issuer, None, False
-    with suppress(StateError):
+    with suppress(NginxAcmeError):
         found = account(case, issuer)
         url = found.url if found is not None else None
         known = standings([certificate], case.home.store, case.now)

@@ -39,17 +39,16 @@ def judge_clock(now: datetime, latest: datetime | None) -> Finding:
     """Whether the clock can be believed; `latest` is the latest moment that anything here knows."""
     shown = f"{now:%Y-%m-%d %H:%M:%S} UTC"
     if now < EARLIEST_CLOCK:
-        return wrong(
-            CLOCK, shown, f"is before this release was made ({EARLIEST_CLOCK:%Y-%m})", "set it"
-        )
+        words = f"{shown} is before this release was made ({EARLIEST_CLOCK:%Y-%m})"
+        return wrong(CLOCK, "clock", words, "set it, no CA is asked until then")
     if latest is not None and latest > now:
         return odd(
             CLOCK,
-            shown,
-            f"is before {latest:%Y-%m-%d %H:%M:%S} UTC, when something here was done",
+            "clock",
+            f"{shown} is before {latest:%Y-%m-%d %H:%M:%S} UTC, when something here was done",
             "is it right? was the machine restored?",
         )
-    return fine(CLOCK, shown, "looks right")
+    return fine(CLOCK, "clock", f"{shown} looks right")
 
 
 # The state directory ---------------------------------------------------------------------

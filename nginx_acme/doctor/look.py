@@ -87,6 +87,8 @@ def _keep_clear(case: Case, stack: ExitStack) -> str | None:
     """
     instance = case.home.instance
     try:
+        if case.home.store.newer:
+            return "the state directory is a newer nginx-acme's"
         if case.ours is not None:
             stack.enter_context(case.home.store.lock_probes())
         elif os.path.isdir(os.path.dirname(instance.start_lock)):

@@ -82,19 +82,18 @@ def judge_running(running: Running) -> Iterator[Finding]:
         else:
             yield fine(RUNNING, "nginx", "was not started yet")
         return
-    subject = f"nginx (pid {running.pid})"
     if not running.ours:
         what = f'runs with "{running.conf}"' if running.conf else "was started without nginx-acme"
-        advice = 'restart it once with nginx-acme to use "acme"'
-        yield wrong(RUNNING, subject, f"{what}, not with what nginx-acme generates", advice)
+        words = f"{what} (pid {running.pid}), not with what nginx-acme generates"
+        yield wrong(RUNNING, "nginx", words, 'restart it once with nginx-acme to use "acme"')
     elif running.sheltered:
         words = "was started while the state directory could not be written; no CA is asked"
-        yield wrong(RUNNING, subject, words, "restart it")
+        yield wrong(RUNNING, "nginx", words, "restart it")
     else:
-        yield fine(RUNNING, subject, "runs with what nginx-acme generated")
+        yield fine(RUNNING, "nginx", f"runs with what nginx-acme generated (pid {running.pid})")
         if running.unknown:
             words = f"doesn't know {_some(running.unknown)} yet"
-            yield odd(BEHIND, subject, words, "nginx-acme -s reload")
+            yield odd(BEHIND, "nginx", words, "nginx-acme -s reload")
 
 
 @dataclass(frozen=True, slots=True)
