@@ -88,6 +88,7 @@ def _row(one: Standing, proof: Proof | None, now: datetime) -> Row:
         places=tuple(printable(str(place)) for place in certificate.places),
         served=proof.served if proof else None,
         unproved=proof.words if proof else None,
+        serial=f"{facts.serial:x}" if facts else None,
     )
 
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.answering import answer_instead
 from nginx_acme.challenges.http01 import Responder
+from nginx_acme.conclusion import conclude
 from nginx_acme.errors import NginxAcmeError, NginxRejected
+from nginx_acme.hooks.program import Runner
 from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
 from nginx_acme.master import exists
 from nginx_acme.places import answer_of
 from nginx_acme.policy import DAILY
-from nginx_acme.proof import prove
-from nginx_acme.publish import publish
 from nginx_acme.reload import RELOAD_WAIT
 from nginx_acme.running import needed_work, running_master, test_current
 from nginx_acme.sockets import listening
@@ -53,6 +53,7 @@ class Renewal:
         self._home = home
         self._log = log
         self._scene = Scene(home.store, log, home.launch.signals)
+        self._runner = Runner(home.launch.signals.before_end)
 
     def once(self, force: frozenset[Identity] = frozenset()) -> Outcome | None:
         """Get what is due, reload what was got, see it served; None: nginx ended meanwhile.
@@ -68,21 +69,12 @@ class Renewal:
             trouble = "; ".join(str(error).splitlines())
             raise
         finally:
-            unserved = self._conclude(trouble)
+            concluded = conclude(self._home, self._log, self._runner, trouble)
         if outcome is not None:
-            outcome.failed.extend(unserved)
+            outcome.failed.extend(concluded.unserved)
+            if concluded.next is not None:
+                outcome.look_at(concluded.next)
         return outcome
-
-    def _conclude(self, trouble: str | None) -> list[str]:
-        """See what nginx serves, and let it be known; the labels of what it doesn't."""
-        unserved: list[str] = []
-        try:
-            if running_master(self._home) is not None:
-                unserved = prove(needed_work(self._home), self._home, utc_now(), self._log, trouble)
-        except NginxAcmeError as error:
-            self._log.error(str(error))
-        publish(self._home, self._log, utc_now())
-        return unserved
 
     def _once(self, force: frozenset[Identity]) -> Outcome | None:
         store, home = self._home.store, self._home

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.source import Source, read_source
 from nginx_acme.plan import Facts, Plan, concerns_us, make_plan
 from nginx_acme.work import from_json, to_json, work_of
@@ -283,6 +284,25 @@ def test_starttls_shows_nothing_at_once() -> None:
 def test_concerns_us(text: str, expected: bool) -> None:  # noqa: FBT001
     """Whatever has no directive of ours goes to nginx untouched."""
     assert concerns_us(read(text)) is expected
+
+
+def test_hooks() -> None:
+    """They are told in the order of the configuration; a path is from its main file's folder."""
+    plan = plan_of(
+        "acme_hook failed /bin/mail; acme_hook deployed hooks/reload;",
+        main="acme_hook deployed /bin/true;",
+    )
+    assert [(hook.event, hook.program) for hook in plan.settings.hooks] == [
+        ("deployed", "/bin/true"),
+        ("failed", "/bin/mail"),
+        ("deployed", "/etc/nginx/hooks/reload"),
+    ]
+
+
+def test_hook_twice() -> None:
+    """One program is told of one event once."""
+    with pytest.raises(ConfigError, match='duplicate hook "hooks/x" for "failed"'):
+        plan_of("acme_hook failed /etc/nginx/hooks/x; acme_hook failed hooks/x;")
 
 
 def test_work_survives_json() -> None:

@@ -163,7 +163,8 @@ def test_taken_up_late(start_nginx: StartNginx, open_path: Path) -> None:
 def test_renewal(make_site: MakeSite) -> None:
     """After a renewal it is known that nginx serves it; what a start serves is seen by the next."""
     site = make_site()
-    site.configure(site.block("a.internal", "acme local;"), site.block("b.internal", "acme local;"))
+    blocks = [site.block(f"{name}.internal", "acme local;") for name in "ab"]
+    site.configure(*blocks, settings="acme_agent off;")
     site.start()
     assert [row["served"] for row in site.status().values()] == [None, None]
     answer = site.run("renew", "--force", "a.internal")
@@ -179,7 +180,8 @@ def test_renewal_that_is_not_served(make_site: MakeSite) -> None:
     site = make_site()
     extra = site.folder / "extra.conf"
     extra.write_text("# nothing\n")
-    site.configure(site.block("a.internal", "acme local;"), "include extra.conf;")
+    block = site.block("a.internal", "acme local;")
+    site.configure(block, "include extra.conf;", settings="acme_agent off;")
     site.start()
     extra.write_text("oops;\n")
     answer = site.run("renew", "--force", "a.internal")

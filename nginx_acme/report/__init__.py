@@ -56,6 +56,8 @@ class Row:
     """Whether a handshake with nginx showed it; None where nobody knows."""
     unproved: str | None = None
     """Why nobody can know, or what was shown in its place."""
+    serial: str | None = None
+    """Of what is shown, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)

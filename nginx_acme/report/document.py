@@ -17,12 +17,12 @@ def to_json(overview: Overview) -> dict[str, Any]:
     """The whole document."""
     return {
         "schema": SCHEMA,
-        "now": _time(overview.now),
+        "now": time_text(overview.now),
         "instance": overview.instance,
         "state_path": overview.state,
         "nginx_pid": overview.nginx_pid,
         "agent_pid": overview.agent_pid,
-        "last_look": _time(overview.last_look),
+        "last_look": time_text(overview.last_look),
         "certificates": [certificate(row) for row in overview.rows],
     }
 
@@ -38,13 +38,14 @@ def certificate(row: Row) -> dict[str, Any]:
         "key_type": row.key_type,
         "profile": row.profile,
         "state": row.state,
-        "not_before": _time(row.not_before),
-        "not_after": _time(row.not_after),
+        "serial": row.serial,
+        "not_before": time_text(row.not_before),
+        "not_after": time_text(row.not_after),
         "issued_by": row.issued_by,
-        "renewal": _time(row.renewal),
+        "renewal": time_text(row.renewal),
         "renewal_by": row.renewal_by,
         "explanation_url": row.explanation_url,
-        "next_attempt": _time(row.next_attempt),
+        "next_attempt": time_text(row.next_attempt),
         "failures": row.failures,
         "problem": row.problem,
         "served": row.served,
@@ -54,5 +55,6 @@ def certificate(row: Row) -> dict[str, Any]:
     }
 
 
-def _time(moment: datetime | None) -> str | None:
+def time_text(moment: datetime | None) -> str | None:
+    """A time as the document has it."""
     return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
