@@ -24,7 +24,7 @@ from nginx_acme.challenges.http01 import CHALLENGE_TYPE, uncovered
 from nginx_acme.doctor.caa import Asker
 from nginx_acme.doctor.certificates import Kept, Sighting
 from nginx_acme.doctor.host import Folder, Port, State, User
-from nginx_acme.doctor.nginx import Care, Program, Running
+from nginx_acme.doctor.nginx import Care, Program, Running, unit_of
 from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
 from nginx_acme.launch import SHELTER
 from nginx_acme.master import workers
@@ -89,7 +89,7 @@ def unknown(case: Case) -> Iterator[str]:
 def care(case: Case) -> Care:
     """Who renews what the running nginx shows."""
     work, master = case.work, case.master
-    unit = _unit(master.pid) if master is not None else None
+    unit = unit_of(_text(f"/proc/{master.pid}/cgroup")) if master is not None else None
     return Care(
         wanted=work is None or work.agent,
         alive=disk.held_by(case.home.instance.agent_lock) is not None,
@@ -99,19 +99,13 @@ def care(case: Case) -> Care:
     )
 
 
-def _unit(pid: int) -> str | None:
-    """The unit of systemd that a process belongs to (cgroup v2, or systemd's own of v1)."""
+def _text(path: str) -> str:
+    """Of a file of the kernel's; nothing where it has none."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
-        return None
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        name = path.rpartition("/")[2]
-        if (number == "0" or controllers == "name=systemd") and name.endswith(".service"):
-            return name
-    return None
+        return ""
 
 
 def _systemd(*argv: str) -> str | None:

@@ -136,6 +136,16 @@ def judge_care(care: Care) -> Iterator[Finding]:
         yield odd(MEMORY, str(care.unit), words, "OOMPolicy=continue (conf/nginx.service.d)")
 
 
+def unit_of(cgroups: str) -> str | None:
+    """The service of systemd in a /proc/PID/cgroup: of cgroup v2, or of systemd's own in v1."""
+    for line in cgroups.splitlines():
+        number, controllers, path = line.split(":", 2)
+        name = path.rpartition("/")[2]
+        if (number == "0" or controllers == "name=systemd") and name.endswith(".service"):
+            return name
+    return None
+
+
 def _some(names: Iterable[str], most: int = 3) -> str:
     shown = list(names)
     rest = f" and {len(shown) - most} more" if len(shown) > most else ""

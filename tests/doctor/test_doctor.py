@@ -89,7 +89,8 @@ def test_well(make_site: MakeSite, pebble: Pebble) -> None:
     site.configure(site.block("well.example www.well.example"), site.block("c.internal", LOCAL))
     assert troubles(site, exit_code=0) == []
     site.start()
-    eventually(lambda: not troubles(site))
+    site.quiet()
+    assert troubles(site) == []
     found = examined(site, exit_code=0)
     by_check = {(one["check"], one["subject"]): one["words"] for one in found}
     for name in ("well.example", "www.well.example"):
@@ -263,13 +264,14 @@ def test_agent_missing(make_site: MakeSite) -> None:
     site = make_site()
     site.configure(site.block("a.internal", LOCAL))
     site.start()
-    eventually(lambda: not troubles(site))
-    os.kill(json.loads(site.run("status", "--json").stdout)["agent_pid"], signal.SIGKILL)
-    check, subject, verdict, words = eventually(lambda: troubles(site))[0]
+    os.kill(site.quiet(), signal.SIGKILL)
+    eventually(lambda: not site.agents())
+    check, subject, verdict, words = trouble(site, exit_code=1)
     assert (check, subject, verdict) == (AGENT, "agent", "error")
     assert "nginx-acme -s reload brings it back" in words
     assert site.run("-s", "reload").returncode == 0
-    eventually(lambda: not troubles(site))
+    site.quiet()
+    assert troubles(site, exit_code=0) == []
 
 
 def test_unattended(make_site: MakeSite) -> None:

@@ -14,6 +14,7 @@ from nginx_acme.doctor.nginx import (
     judge_care,
     judge_program,
     judge_running,
+    unit_of,
 )
 
 PROGRAM = Program("/usr/sbin/nginx", "nginx", (1, 22, 1), frozenset({"with-http_ssl_module"}))
@@ -92,6 +93,25 @@ def test_care(change: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     found = list(judge_care(replace(CARE, **change)))
     assert [one.verdict.value for one in found] == [verdict for verdict, _ in expected]
     assert all(words in one.words for one, (_, words) in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        pytest.param("0::/system.slice/nginx.service\n", "nginx.service", id="v2"),
+        pytest.param(
+            "4:memory:/x.service\n1:name=systemd:/system.slice/angie.service\n0::/\n",
+            "angie.service",
+            id="v1",
+        ),
+        pytest.param("0::/user.slice/session-1.scope\n", None, id="of a person"),
+        pytest.param("0::/\n", None, id="a container"),
+        pytest.param("", None, id="no cgroups"),
+    ],
+)
+def test_unit(cgroups: str, unit: str | None) -> None:
+    """The unit that nginx was started by is known by its cgroup, whatever its name."""
+    assert unit_of(cgroups) == unit
 
 
 def test_a_timer_renews() -> None:
