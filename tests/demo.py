@@ -53,6 +53,7 @@ SITE = """
         server_name {name};
         acme {issuer};
         root site;
+        location = /certificates {{ acme_status; }}
     }}
 """
 
@@ -132,6 +133,9 @@ def _show(stack: ExitStack) -> NginxServer:
         print(f"Generated  {generated}")
     if not os.environ.get("ONCE"):
         print(f"Look       curl --cacert {root} https://{NAME}:{tls_port}/")
+        print(
+            f"           https://{NAME}:{tls_port}/certificates in a browser, which warns of the CA"
+        )
     return server
 
 
