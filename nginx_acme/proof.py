@@ -133,25 +133,32 @@ def _tell(log: Log, new: Mapping[Key, Finding]) -> None:
 # Looking ---------------------------------------------------------------------------------------
 
 
-def look(work: Work, wanted: Sequence[Standing], patience: float = 0.0) -> list[Finding]:
+def look(
+    work: Work,
+    wanted: Sequence[Standing],
+    patience: float = 0.0,
+    *,
+    longest: float = LONGEST,
+) -> list[Finding]:
     """What handshakes show of each; one that is not served is looked at again, for so long.
 
     Args:
         work: says where each is shown.
         wanted: those with something that nginx is given.
         patience: seconds.
+        longest: seconds after which what was not looked at yet isn't.
     """
     numbers = {certificate.identity: n for n, certificate in enumerate(work.certificates)}
     sought = [_sought(one, numbers[one.certificate.identity], work.shown) for one in wanted]
     start = time.monotonic()
-    findings = _look_at(sought, start + LONGEST)
+    findings = _look_at(sought, start + longest)
     pause = _FIRST_PAUSE
     while (again := [i for i, found in enumerate(findings) if found.served is False]) and (
         time.monotonic() + pause < start + patience
     ):
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
-        found = _look_at([sought[i] for i in again], start + LONGEST)
+        found = _look_at([sought[i] for i in again], start + longest)
         for i, finding in zip(again, found, strict=True):
             findings[i] = finding
     return findings
