@@ -47,7 +47,7 @@ def examine(launch: Launch, now: datetime, server: Address | None) -> list[Findi
         ("nginx", lambda: _work(case)),
         ("host", lambda: [host.judge_clock(now, gather.latest(case))]),
         ("host", lambda: _ports(case)),
-        ("state", lambda: host.judge_state(gather.state(case))),
+        ("state", lambda: _state(case)),
         ("names", lambda: _names(case, server)),
         ("certificates", lambda: _certificates(case)),
         ("certificates", lambda: map(certificates.judge_sighting, gather.sightings(case))),
@@ -96,6 +96,12 @@ def _ports(case: Case) -> Iterator[Finding]:
         return
     for port in ports:
         yield host.judge_port(port, running=case.ours is not None)
+
+
+def _state(case: Case) -> Iterable[Finding]:
+    """Nothing, where it may be anywhere."""
+    known = case.understood is not None or case.work is not None
+    return host.judge_state(gather.state(case)) if known else ()
 
 
 def _names(case: Case, server: Address | None) -> Iterable[Finding]:

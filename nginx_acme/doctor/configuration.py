@@ -32,7 +32,7 @@ _SAYS = "nginx: ["
 
 def judge_mistake(main: str, mistake: str) -> Finding:
     """A configuration that can't be understood."""
-    return wrong(UNDERSTOOD, main, mistake, "nothing of it is examined until that is put right")
+    return wrong(UNDERSTOOD, main, mistake, "put that right; until then only what runs is examined")
 
 
 def judge(understood: Understood) -> Iterator[Finding]:

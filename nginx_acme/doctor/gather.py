@@ -242,10 +242,12 @@ def _has_acl(path: str) -> bool:
 
 
 def _workers(nginx: Nginx, understood: Understood | None) -> User | None:
-    """Who nginx's workers are; None where that is nobody whom this host knows."""
+    """Who nginx's workers are; None where that isn't known, or nobody whom this host knows."""
     if os.geteuid() != 0:
         return User(f"user {os.geteuid()}", os.geteuid(), {os.getegid(), *os.getgroups()})
-    said = understood.arguments("user") if understood is not None else ()
+    if understood is None:
+        return None
+    said = understood.arguments("user")
     name = said[0] if said else nginx.option("user") or _BUILT_IN_USER
     try:
         user = pwd.getpwnam(name)

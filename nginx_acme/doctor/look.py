@@ -252,6 +252,8 @@ class _Eye:
             judge = wrong if known else odd
             advice = "put its DNS right: a CA refuses to issue then" if known else None
             return judge(caa.CHECK, name.value, str(error), advice)
+        if not found.records and issuer.public and not await self._knows(issuer):
+            return None  # not the DNS that the CA asks
         return caa.judge(name, found, self._asker(wanted.certificate))
 
     def _asker(self, certificate: Certificate) -> caa.Asker:

@@ -353,6 +353,7 @@ def test_no_file(make_site: MakeSite) -> None:
     check, subject, verdict, words = trouble(site, exit_code=1)
     assert (check, subject, verdict) == ("configuration.understood", str(site.conf), "error")
     assert words.startswith("can't be read: No such file or directory")
+    assert "state.folder" not in {one["check"] for one in examined(site)}  # it may be anywhere
 
 
 def test_node_that_does_not_issue(make_site: MakeSite, pebble: Pebble) -> None:
