@@ -11,7 +11,7 @@ do, it can't be put off nor be spread again by the CA.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -73,14 +73,13 @@ def heard(
         dice: in [0, 1), draws the moment.
     """
     wait = info.retry_after - now if info.retry_after is not None else AFTER_ERROR
-    ask = now + min(max(wait, SOONEST), DAILY)
     drawn, problem = _moment(info, before, life, dice), None
     if drawn is None:
         problem = (
             f"the window from {info.start:%Y-%m-%d %H:%M} UTC is too late for a certificate that"
             f" expires on {life.not_after:%Y-%m-%d %H:%M} UTC"
         )
-    return Advice(now, ask, info.start, info.end, drawn, info.explanation, problem)
+    return Advice(now, _after(wait, now), info.start, info.end, drawn, info.explanation, problem)
 
 
 def _moment(info: RenewalInfo, before: Advice | None, life: Life, dice: float) -> datetime | None:
@@ -101,10 +100,16 @@ def unheard(before: Advice | None, problem: str, now: datetime, later: datetime 
     `later` is when the CA wants to be asked again, where it says so.
     """
     wait = max(AFTER_ERROR, later - now) if later is not None else AFTER_ERROR
-    ask = now + min(wait, DAILY)
-    if before is None:
-        return Advice(now, ask, problem=problem)
-    return Advice(now, ask, before.start, before.end, before.moment, before.explanation, problem)
+    return replace(before or Advice(now, now), asked=now, ask=_after(wait, now), problem=problem)
+
+
+def put_off(before: Advice | None, now: datetime, until: datetime) -> Advice:
+    """The CA wants to be asked nothing until then."""
+    return replace(before or Advice(now, now), asked=now, ask=_after(until - now, now))
+
+
+def _after(wait: timedelta, now: datetime) -> datetime:
+    return now + min(max(wait, SOONEST), DAILY)
 
 
 def not_given(now: datetime) -> Advice:

@@ -26,6 +26,7 @@ from nginx_acme.allowance import NotAsked, NotYet
 from nginx_acme.certificate import make_bundle, new_key
 from nginx_acme.errors import AcmeError, NginxAcmeError, OrderFailed, Problem, StateError
 from nginx_acme.issuance import Wanted
+from nginx_acme.limits import Kind, scopes
 from nginx_acme.local import LocalAuthority
 from nginx_acme.policy import Renew
 from nginx_acme.standing import due_of, left_out_of, life_of
@@ -276,7 +277,7 @@ class Obtaining:
         Raises:
             AcmeError: `error`; it isn't, or nothing would be left.
         """
-        dead = policy.dead_names(error)
+        dead = {**policy.dead_names(error), **self._limited_names(error, one)}
         rest = tuple(name for name in one.wanted.names if name.value not in dead)
         lost = [name for name in dead if name not in one.certificate.optional]
         if rest in {(), one.wanted.names} or (lost and not self._may_leave_out(one, rest)):
@@ -285,11 +286,18 @@ class Obtaining:
         words += "; ".join(map(str, dead.values()))
         dead = self._dead[label] = {**self._dead.get(label, {}), **dead}
         if lost:
-            self._remember(one, OrderFailed(dead))
+            self._remember(one, OrderFailed(dead), refusal=error)
             self._ports.log.warn(f"{label}: {words}")
         else:
             self._ports.log.notice(f"{label}: {words}")
         return replace(one, wanted=replace(one.wanted, names=rest))
+
+    def _limited_names(self, error: OrderFailed | Problem, one: _Try) -> Mapping[str, Problem]:
+        """The names that are as good as dead: limited themselves, since they failed so often."""
+        if not isinstance(error, Problem):
+            return {}
+        found = scopes(error, self._ask_of(one))
+        return {scope.name: error for scope in found if scope.kind is Kind.NAME}
 
     def _may_leave_out(self, one: _Try, rest: Sequence[Name]) -> bool:
         """Whether it is time for a certificate with no other names than these."""
@@ -327,9 +335,14 @@ class Obtaining:
         self._remember(one, error)
         self._held_back[error.stop] += 1
 
-    def _remember(self, one: _Try, error: NginxAcmeError) -> Attempt:
-        """Record a failure and when to try again, before anything else is asked."""
-        stop = self._stopped_by(one, error)
+    def _remember(
+        self, one: _Try, error: NginxAcmeError, *, refusal: AcmeError | None = None
+    ) -> Attempt:
+        """Record a failure and when to try again, before anything else is asked.
+
+        `refusal` is what the CA said, where that may stop others and `error` is what came of it.
+        """
+        stop = self._stopped_by(one, refusal or error)
         now, key_type = self._ports.now(), one.wanted.key_type
         words = "; ".join((str(error), *self._doubts_about(one.folder.label, error)))
         failures = one.failures + _counts(error)

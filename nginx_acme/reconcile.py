@@ -208,6 +208,7 @@ class _Run:
             due = self._due(entry.certificate, entry.folder)
             key_type, *others = entry.left
             if key_type in due:
+                self._warn_of_wrong_time(entry.folder, key_type)
                 try:
                     if not await self._get(entry, due[key_type]):
                         self._wait_alike(entry.folder, key_type, others)
@@ -247,6 +248,15 @@ class _Run:
             f"{issuer.name} takes no more orders now: {len(entries)} certificates wait for their"
             f" turns, the last one until {moments[-1]:%Y-%m-%d %H:%M} UTC"
         )
+
+    def _warn_of_wrong_time(self, folder: CertificateFolder, key_type: str) -> None:
+        """Say which next attempt is not waited for, since a wrong clock or CA has set it."""
+        moment = folder.attempt(key_type).next
+        if moment is not None and policy.believed(moment, self._ports.now()) is None:
+            self._ports.log.warn(
+                f"{folder.label}: its next attempt is noted for {moment:%Y-%m-%d}, which can't be"
+                " right; it is made now"
+            )
 
     def _wait_alike(self, folder: CertificateFolder, refused: str, others: Iterable[str]) -> None:
         """What a key type was refused for keeps the next ones from asking, and as long as it."""

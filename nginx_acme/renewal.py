@@ -182,7 +182,8 @@ class Renewal:
                 wanted.folder.record(wanted.key_type, attempt)
             elif bundle is not None and issued is not None:
                 whose = issued.directory_url, issued.account
-                wanted.folder.install(wanted.key_type, bundle, *whose)
+                attempt = wanted.folder.attempt(wanted.key_type)
+                wanted.folder.install(wanted.key_type, bundle, *whose, attempt=attempt)
         raise NginxRejected(said.lines)
 
 

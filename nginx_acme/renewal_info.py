@@ -14,6 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from nginx_acme import ari, limits
+from nginx_acme.allowance import NotAsked
 from nginx_acme.errors import AcmeError, NginxAcmeError, Problem
 from nginx_acme.limits import Ask, Kind
 from nginx_acme.policy import HOURLY
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Questions to one CA at the same time: so many wait in vain where it doesn't answer."""
+_ANYTHING = Ask(frozenset(), free=True)
+"""What is stopped only where everything is."""
 
 _QUESTION = Ask(frozenset(), free=True)
 """What stops everything at a CA stops this, too; limits of orders don't."""
@@ -47,6 +50,7 @@ class Advisers:
         self._stack = stack
         self._slots: dict[Issuer, asyncio.Semaphore] = {}
         self._silent: dict[Issuer, AcmeError] = {}
+        self._complained: set[Issuer] = set()
 
     async def ask(self, certificate: Certificate, folder: CertificateFolder) -> None:
         """Ask about every key type of a certificate for which it is time.
@@ -95,6 +99,8 @@ class Advisers:
                 self._sessions.allowance(issuer).must_be_free(_QUESTION)
                 await session.connect(self._stack)
                 info = await session.renewal_info(bundle.facts)
+        except NotAsked as held_back:
+            return ari.put_off(before, ports.now(), held_back.stop.until)
         except AcmeError as error:
             if _is_for_all(error):
                 self._silent.setdefault(issuer, error)
@@ -120,9 +126,22 @@ class Advisers:
         with held:
             before = folder.advice(key_type)
             folder.note_advice(key_type, bundle, advice)
-        news = _news(before, advice, self._ports.now())
-        if news is not None:
-            self._ports.log.notice(f"{folder.label}: {certificate.issuer.name} {news}")
+        self._tell(certificate.issuer, folder.label, before, advice)
+
+    def _tell(self, issuer: Issuer, label: str, before: Advice | None, advice: Advice) -> None:
+        """What the operator should hear of: trouble that begins, a window that moves or is over."""
+        log = self._ports.log
+        if advice.problem is not None:
+            is_new = before is None or before.problem is None
+            if is_new and issuer not in self._complained:
+                self._complained.add(issuer)
+                log.notice(
+                    f"{label}: {issuer.name} gives no advice about its renewal: {advice.problem}"
+                )
+        elif _is_news(before, advice, self._ports.now()):
+            window = f"from {advice.start:%Y-%m-%d %H:%M} to {advice.end:%Y-%m-%d %H:%M} UTC"
+            see = f", see {advice.explanation}" if advice.explanation else ""
+            log.notice(f"{label}: {issuer.name} wants it to be renewed {window}{see}")
 
 
 def _advised(certificate: Certificate, folder: CertificateFolder, key_type: str) -> Bundle | None:
@@ -138,21 +157,12 @@ def _advised(certificate: Certificate, folder: CertificateFolder, key_type: str)
 def _is_for_all(error: AcmeError) -> bool:
     """Whether an error has nothing to do with this certificate."""
     too_many = isinstance(error, Problem) and error.type == "rateLimited"
-    stopped = limits.scopes(error, _QUESTION)
-    return too_many or any(scope.kind is Kind.CA for scope in stopped)
+    return too_many or any(scope.kind is Kind.CA for scope in limits.scopes(error, _ANYTHING))
 
 
-def _news(before: Advice | None, advice: Advice, now: datetime) -> str | None:
-    """What the operator should hear of: trouble that begins, a window that moves or is over."""
-    if advice.problem is not None:
-        known = before is not None and before.problem is not None
-        return None if known else f"gives no advice about its renewal: {advice.problem}"
+def _is_news(before: Advice | None, advice: Advice, now: datetime) -> bool:
     if advice.start is None or advice.end is None:
-        return None
+        return False
     moved = before is not None and before.start not in {None, advice.start}
     explained = advice.explanation not in {None, before.explanation if before else None}
-    if not moved and not explained and now < advice.end:
-        return None
-    window = f"from {advice.start:%Y-%m-%d %H:%M} to {advice.end:%Y-%m-%d %H:%M} UTC"
-    see = f", see {advice.explanation}" if advice.explanation else ""
-    return f"wants it to be renewed {window}{see}"
+    return moved or explained or advice.end <= now

@@ -492,6 +492,20 @@ class Pebble:
         assert isinstance(found, dict)
         return found
 
+    def advise(self, leaf: x509.Certificate, answer: object) -> None:
+        """Let it answer this (JSON) to who asks when to renew (the newer pebble only)."""
+        pem = leaf.public_bytes(serialization.Encoding.PEM).decode()
+        asked = json.dumps({"Certificate": pem, "ARIResponse": json.dumps(answer)})
+        context = ssl.create_default_context(cafile=self.api_root)
+        connection = http.client.HTTPSConnection(
+            LOCALHOST, self._management, timeout=10, context=context
+        )
+        with contextlib.closing(connection):
+            connection.request("POST", "/set-renewal-info/", asked, {"User-Agent": "tests"})
+            status = connection.getresponse().status
+        if status != http.client.OK:
+            raise ServerFailed(f"pebble answers {status} to advice")
+
     def hangs(self, seconds: float = 5) -> bool:
         """Whether it runs and does not answer any more.
 
@@ -525,6 +539,10 @@ class Pebble:
     def fail_name(self, name: str) -> None:
         """Let the DNS answer SERVFAIL for a name."""
         self._post_dns("/set-servfail", {"host": f"{name}."})
+
+    def restore_name(self, name: str) -> None:
+        """Let the DNS answer for it again."""
+        self._post_dns("/clear-servfail", {"host": f"{name}."})
 
     def _managed(self, path: str, *, seconds: float = 10) -> bytes:
         root = self.api_root.read_bytes()

@@ -141,8 +141,25 @@ def test_rejected(world: World) -> None:
 
 
 def test_paused(world: World) -> None:
-    """A name that is limited is alive: its certificate waits."""
+    """A name that the CA has paused for failing is as good as dead; it is asked for once a day."""
     world.ca.paused.add(DEAD)
+    site = world.certificate(GOOD, DEAD)
+    world.run(site)
+    assert ordered(world) == [{GOOD, DEAD}, {GOOD}]
+    assert names(world, site) == {GOOD}
+    assert "temporarily prevented" in (world.attempt(site).problem or "")
+    world.ca.seen.clear()
+    run_until(world, site, 3 * DAY)
+    assert 2 <= len(ordered(world)) <= 4
+    world.ca.paused.clear()
+    run_until(world, site, 5 * DAY)
+    assert names(world, site) == {GOOD, DEAD}
+
+
+def test_limited(world: World) -> None:
+    """A limit that isn't a name's own makes no name dead: the certificate waits."""
+    limit = refused(429, "rateLimited", detail=f'too many certificates (50) for "{GOOD}"')
+    world.ca.misbehave("newOrder", limit)
     site = world.certificate(GOOD, DEAD)
     world.run(site)
     assert ordered(world) == [{GOOD, DEAD}]

@@ -149,8 +149,30 @@ def test_issuer_directive_twice() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "field", "expected"),
+    [
+        pytest.param("renew_before 20d;", "renew_before", 20 * 86400, id="days"),
+        pytest.param("renew_before 36h;", "renew_before", 36 * 3600, id="hours"),
+        pytest.param("renew_before '1w 12h';", "renew_before", 7.5 * 86400, id="two units"),
+        pytest.param("all_names on;", "all_names", True, id="all names"),
+        pytest.param("all_names off;", "all_names", False, id="all names, as by default"),
+    ],
+)
+def test_issuer_directive(text: str, field: str, expected: object) -> None:
+    """When to renew, and whether a dead name may be left out, is an issuer's."""
+    (one,) = parse(text, "x")
+    block = directives.issuer_directive(directives.IssuerBlock(), one)
+    assert getattr(block, field) == expected
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        pytest.param("renew_before soon;", 'invalid value "soon" in "renew_before"', id="no time"),
+        pytest.param("renew_before 0;", 'invalid value "0" in "renew_before"', id="too late"),
+        pytest.param("renew_before -1d;", 'invalid value "-1d" in "renew_before"', id="later"),
+        pytest.param("renew_before 1d 2d;", "invalid number of arguments", id="two times"),
+        pytest.param("all_names yes;", 'must be "on" or "off"', id="yes"),
         pytest.param("ssl_verify maybe;", 'must be "on" or "off"', id="flag"),
         pytest.param("challenge dns-01;", 'unsupported challenge "dns-01"', id="challenge"),
         pytest.param("account_key ecdsa:255;", 'unsupported key type "ecdsa:255"', id="key"),

@@ -193,7 +193,7 @@ class Stumbling(Site):
             answer = fetch(self.tls, name, self.root)
         except (ssl.SSLError, OSError):
             return None
-        assert answer.body == name.encode()
+        assert name.encode() in answer.body.split()
         return answer.leaf
 
     def settled(self, name: str | None = None) -> x509.Certificate:
@@ -409,6 +409,45 @@ def test_killed_between_key_types(step: str, number: int, ca: Pebble, open_path:
         assert [bundle.facts.temporary for bundle in bundles] == [False, False]
         assert [bundle.facts.key_type for bundle in bundles] == ["ecdsa:256", "rsa:2048"]
         assert (ledger.accounts, ledger.orders) == (1, 1 + paid - open_orders)
+
+
+WITHOUT_A_NAME = [
+    pytest.param("after rename /certificates/[^.].*/state.json", 1, 3, id="the failure"),
+    pytest.param("after POST /order-plz", 2, 4, id="the rest, of which only the CA knows"),
+    pytest.param("after rename /certificates/.*/order.json", 4, 2, id="the order for the rest"),
+    pytest.param("after rename /certificates/.*/ecdsa-256.pem", 2, 2, id="the certificate"),
+    pytest.param("after rename /certificates/[^.].*/state.json", 2, 3, id="who issued it"),
+]
+"""Each with the orders that it takes in all; one is made in any case for all names."""
+
+
+@pytest.mark.parametrize(("step", "number", "orders"), WITHOUT_A_NAME)
+def test_killed_while_a_name_is_left_out(
+    step: str, number: int, orders: int, ca: Pebble, open_path: Path
+) -> None:
+    """An order for the rest is finished if it can be, and nobody asks more often for being killed."""
+    name = _name(f"rest {step}", number)
+    site, ledger = Stumbling(open_path, ca, name), Ledger(ca)
+    dead = f"dead.{name}"
+    ca.fail_name(dead)
+    site.configure(site.block(f"{name} {dead}", "acme pebble;"), settings="acme_agent off;")
+    with site.described():
+        assert site.is_killed(step, number)
+        site.assert_whole()
+        paid, failed = ledger.orders, (site.one_status()["failures"] or 0)
+        site.age()
+        with site.started():
+            assert site.one_status()["failures"] >= failed
+            assert failed == 0 or ledger.orders == paid
+            site.renew()
+            leaf = wait_for(lambda: site.leaf(name), 10, "a verified answer")
+            assert leaf is not None
+            row = site.one_status()
+        san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert san.get_values_for_type(x509.DNSName) == [name]
+        assert (row["state"], row["left_out"]) == ("valid", [dead])
+        assert dead in row["problem"]
+        assert (ledger.accounts, ledger.orders) == (1, orders)
 
 
 @pytest.mark.parametrize(

@@ -353,3 +353,16 @@ def test_deaf(http: str, main: str, deaf: list[str]) -> None:
     words = [f"no challenge is answered on {where} server speaks no plain HTTP" for where in deaf]
     assert [message for message, _ in plan.warnings] == words
     assert all(place is not None for _, place in plan.warnings)
+
+
+def test_issuer_of_the_work() -> None:
+    """What an issuer's block says of renewals reaches those who renew, by way of the disk."""
+    declared = "uri https://ca.example/dir; renew_before 20d; all_names on;"
+    plan = plan_of(
+        f"acme_issuer corp {{ {declared} }}"
+        " server { listen 443 ssl; server_name a.example; acme corp; }"
+    )
+    work = work_of(plan, options=(), pid_file="/p", error_log="stderr")
+    (certificate,) = from_json(to_json(work), "work.json").certificates
+    assert certificate.issuer.renew_before == 20 * 86400
+    assert certificate.issuer.all_names

@@ -86,6 +86,19 @@ def test_optional_name(world: World) -> None:
     assert world.ca.count["newOrder"] == 1 + 2
 
 
+def test_next_attempt_in_years(world: World) -> None:
+    """An attempt that a wrong clock put off for years is made now, and that is said."""
+    world.blocked["a.example"] = "DNS has no address for it"
+    site = world.certificate("a.example")
+    world.clock += 400 * DAY
+    world.run(site)
+    world.blocked.clear()
+    world.clock = NOW
+    world.run(site)
+    assert world.has(site)
+    assert world.heard("[warn] a.example: its next attempt is noted for 2028-04-04, which can't be")
+
+
 # --- key types ------------------------------------------------------------------------------
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tests.fake_ca import names_of
 from tests.launcher import eventually, issuer, requests
 from tests.servers import LOCALHOST
 
@@ -172,6 +175,74 @@ def test_two_at_once(make_site: MakeSite, start_pebble: StartPebble) -> None:
     assert [answer.returncode for answer in answers] == [0, 0]
     eventually(lambda: site.one_status()["state"] == "valid")
     assert (requests(pebble) - before)["POST /certZ"] == 1
+
+
+# --- when, and for which names --------------------------------------------------------------
+
+
+def let_ask(site: Site) -> None:
+    """Let an hour be over, as far as it is about asking the CA when to renew."""
+    for state in site.state.glob("certificates/*/state.json"):
+        fields = json.loads(state.read_text())
+        for entry in fields["key_types"].values():
+            del entry["advice"]
+        state.write_text(json.dumps(fields))
+
+
+def test_when_the_ca_says(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """A certificate is renewed within its CA's window; at once where that moves into the past."""
+    ca = start_pebble(newer=True, profiles={"shortlived": 160 * 3600, "brief": 300})
+    site = make_site(ca)
+    site.configure(
+        site.block("days.example", "acme pebble profile=shortlived;"),
+        site.block("brief.example", "acme pebble profile=brief;"),
+        settings="acme_agent off;",
+    )
+    site.start()
+    assert {row["renewal_by"] for row in site.status().values()} == {"lifetime"}
+    days, brief = (site.verified(name).leaf for name in ("days.example", "brief.example"))
+    window = {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}
+    ca.advise(brief, {"suggestedWindow": window, "explanationURL": "https://ca.example/why"})
+    let_ask(site)
+    answer = site.run("renew")
+    assert answer.returncode == 0, answer.stderr
+    assert "brief.example: pebble wants it to be renewed from 2020-01-01 00:00" in answer.stderr
+    assert "see https://ca.example/why" in answer.stderr
+    row = site.status()["days.example ecdsa:256"]
+    assert row["renewal_by"] == "renewal information"
+    moment = datetime.fromisoformat(row["renewal"]) - days.not_valid_before_utc
+    assert timedelta(hours=82) < moment < timedelta(hours=132)  # pebble's: a day around 2/3
+    eventually(
+        lambda: site.run("renew").returncode == 0 and site.verified("brief.example").leaf != brief
+    )
+    assert site.verified("days.example").leaf == days
+
+
+def test_a_dead_name(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """A first start serves what it can, says what is lacking, and has it when the name is alive."""
+    ca = start_pebble()
+    site = make_site(ca)
+    site.configure(site.block("alive.example dead.example"), settings="acme_agent off;")
+    ca.fail_name("dead.example")
+    site.start()
+    leaf = site.verified("alive.example").leaf
+    assert names_of(leaf) == {"alive.example"}
+    row = site.one_status()
+    assert (row["state"], row["left_out"]) == ("valid", ["dead.example"])
+    assert "dead.example: " in row["problem"]
+    assert "[warn]" in site.output()
+    assert "alive.example: goes on without dead.example" in site.output()
+    answer = site.run("renew", "--force", "alive.example")
+    assert answer.returncode == 1
+    assert site.verified("alive.example").leaf == leaf
+    ca.restore_name("dead.example")
+    answer = site.run("renew", "--force", "alive.example")
+    assert answer.returncode == 0, answer.stderr
+    eventually(
+        lambda: names_of(site.verified("dead.example").leaf) == {"alive.example", "dead.example"}
+    )
+    row = site.one_status()
+    assert (row["left_out"], row["problem"], row["failures"]) == ([], None, 0)
 
 
 # --- accounts -------------------------------------------------------------------------------

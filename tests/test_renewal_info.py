@@ -289,6 +289,20 @@ def test_silence_is_for_all(world: World) -> None:
     assert {advice(world, site).ask for site in sites} == {world.clock + 6 * HOUR}
 
 
+def test_left_alone(world: World) -> None:
+    """A CA that wants to be left alone is not asked for advice either, until that is over."""
+    site, other = issued(world, world.certificate("a.example")), world.certificate("b.example")
+    world.ca.misbehave("newOrder", busy(7200))
+    world.run(other)
+    world.ca.seen.clear()
+    world.clock += 90 * MINUTE
+    world.run(site)
+    assert world.ca.log == []
+    world.clock = NOW + 2 * HOUR
+    world.run(site)
+    assert world.ca.count["renewalInfo"] == 1
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -193,10 +193,10 @@ class Store:
         """What to serve as long as `identity` has no certificate of this key type.
 
         In this order: right names with any key type; the one that covers most names; an expired
-        one with the right names. "Not yet valid" counts as valid, since clocks are wrong more
-        often than certificates. Of equals the one of the same identity, of the same issuer, with
-        the same key type, and the latest to expire. Never a temporary or a revoked one; None: only
-        a temporary one is left.
+        one with the right names, or one of its own that did without some. "Not yet valid" counts
+        as valid, since clocks are wrong more often than certificates. Of equals the one of the
+        same identity, of the same issuer, with the same key type, and the latest to expire. Never
+        a temporary or a revoked one; None: only a temporary one is left.
         """
         folders = tuple(self._about(identity))
         ranked = [
@@ -390,7 +390,7 @@ def _rank(
     right = identity.names <= facts.names
     covered = sum(map(facts.covers, identity.names))
     expired = facts.not_after <= now
-    if not covered or (expired and not right):
+    if not covered or (expired and not right and folder.identity != identity):
         return None
     return (
         _EXPIRED if expired else _RIGHT if right else _PARTIAL,

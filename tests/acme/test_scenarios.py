@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from nginx_acme.acme.client import Client
 from nginx_acme.acme.jws import AccountKey
 from nginx_acme.acme.order import NotOffered, abandon, complete
-from nginx_acme.acme.resources import AccountStatus, Order, OrderStatus
+from nginx_acme.acme.resources import AccountStatus, Order, OrderStatus, certificate_id
 from nginx_acme.errors import OrderFailed, Problem
 from tests import virtual_time
 from tests.acme.applicant import Answers, account_key, csr, identifiers, pem_of
@@ -344,6 +344,87 @@ def test_strange_order(ca: Ca) -> None:
                 await client.order(order.url)
 
     ca.run(story())
+
+
+# --- renewal information (RFC 9773) ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def newer(newer_pebble: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+    """The next release's pebble, which knows of renewal information; it reuses authorizations."""
+    folder = tmp_path_factory.mktemp("pebble")
+    with Pebble(folder, binary=newer_pebble, authz_reuse=100) as server:
+        yield server
+
+
+@pytest.fixture(params=["fake", "pebble"])
+def advising(request: pytest.FixtureRequest) -> Ca:
+    """A CA that says when to renew."""
+    return AtFakeCa() if request.param == "fake" else AtPebble(request.getfixturevalue("newer"))
+
+
+def known_by(leaf: x509.Certificate) -> str:
+    """By which its CA knows it."""
+    akid = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    return certificate_id(akid.key_identifier or b"", leaf.serial_number)
+
+
+def test_renewal_info(advising: Ca) -> None:
+    """A window inside of the life, for whoever asks; what the CA hasn't issued is unknown."""
+
+    async def story() -> None:
+        async with registered(advising) as client:
+            (leaf, *_) = await issue(advising, client, *fresh("a"))
+        async with advising.client() as client:
+            info = await client.renewal_info(known_by(leaf))
+            assert info is not None
+            assert leaf.not_valid_before_utc < info.start < info.end < leaf.not_valid_after_utc
+            assert info.retry_after is not None
+            with pytest.raises(Problem):
+                await client.renewal_info(f"{known_by(leaf)}AAAA")
+
+    advising.run(story())
+
+
+def test_replaces(advising: Ca) -> None:
+    """An order may take the place of a certificate once, and only that of its own account."""
+
+    async def story() -> None:
+        names = fresh("a", "b")
+        async with registered(advising) as client, registered(advising) as other:
+            (leaf, *_) = await issue(advising, client, *names)
+            old = known_by(leaf)
+            with pytest.raises(Problem) as caught:
+                await other.new_order(identifiers(*names), replaces=old)
+            assert caught.value.type == "unauthorized"
+            order = await client.new_order(identifiers(names[0]), replaces=old)
+            assert order.replaces == old
+            await complete(client, order, csr(names[0]), advising.solver, saved=lambda _: None)
+            with pytest.raises(Problem) as caught:
+                await client.new_order(identifiers(*names), replaces=old)
+            assert caught.value.type == "alreadyReplaced"
+
+    advising.run(story())
+
+
+def test_abandon_what_replaces(advising: Ca) -> None:
+    """An order that is ready is given up at the price of one authorization, which frees the other."""
+
+    async def story() -> None:
+        names = fresh("a")
+        async with registered(advising) as client:
+            (leaf, *_) = await issue(advising, client, *names)
+            old = known_by(leaf)
+            order = await client.new_order(identifiers(*names), replaces=old)
+            assert order.status is OrderStatus.READY
+            await abandon(client, order)
+            assert (await client.order(order.url)).status is OrderStatus.READY
+            await abandon(client, order, replaces=True)
+            assert (await client.order(order.url)).status is OrderStatus.INVALID
+            again = await client.new_order(identifiers(*names), replaces=old)
+            assert again.url != order.url
+
+    advising.run(story())
 
 
 # --- what only a real CA shows --------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme import disk
+from nginx_acme.ari import Advice
 from nginx_acme.certificate import read_bundle
 from nginx_acme.errors import StateError
 from nginx_acme.store import Attempt, Identity, Issued, Store
@@ -333,7 +334,9 @@ def test_nothing_to_put_back(folder: CertificateFolder) -> None:
     "attempt",
     [
         pytest.param(Attempt(), id="never tried"),
-        pytest.param(Attempt(3, NOW, "DNS problem: NXDOMAIN\n\x1b", NOW), id="everything"),
+        pytest.param(
+            Attempt(3, NOW, "DNS problem: NXDOMAIN\n\x1b", NOW, ("a.example",)), id="everything"
+        ),
         pytest.param(Attempt(1, None, "surrogate \udcff and ünïcödé"), id="odd words"),
     ],
 )
@@ -342,6 +345,72 @@ def test_attempts_are_kept(store: Store, folder: CertificateFolder, attempt: Att
     folder.record(KEY_TYPE, attempt)
     assert folder.attempt(KEY_TYPE) == attempt
     assert again(store).attempt(KEY_TYPE) == attempt
+
+
+def test_attempts_that_go_on(store: Store, folder: CertificateFolder) -> None:
+    """A certificate without some of its names is recognized, and no end of the attempts."""
+    attempt = Attempt(3, NOW, "www.example.com: NXDOMAIN", NOW)
+    folder.install(KEY_TYPE, issue(("example.com",)), CA, attempt=attempt)
+    found = again(store)
+    assert found.attempt(KEY_TYPE) == attempt
+    own = found.own(KEY_TYPE)
+    assert own is not None
+    assert own.facts.names == {"example.com"}
+
+
+ADVICE = Advice(
+    NOW,
+    NOW + timedelta(hours=6),
+    start=NOW + timedelta(days=1),
+    end=NOW + timedelta(days=2),
+    moment=NOW + timedelta(days=1.5),
+    explanation="https://ca.example/why",
+    problem="no route",
+)
+
+
+@pytest.mark.parametrize(
+    "advice",
+    [
+        pytest.param(ADVICE, id="everything"),
+        pytest.param(Advice(NOW, NOW + timedelta(hours=1)), id="not asked yet"),
+    ],
+)
+def test_advice_is_kept(store: Store, folder: CertificateFolder, advice: Advice) -> None:
+    """What a CA said of a renewal is known after a restart, and says nothing of another one."""
+    bundle = issue(NAMES)
+    folder.install(KEY_TYPE, bundle, CA)
+    assert folder.advice(KEY_TYPE) is None
+    folder.note_advice(KEY_TYPE, bundle, advice)
+    assert again(store).advice(KEY_TYPE) == advice
+    assert again(store).advice("rsa:2048") is None
+    folder.install(KEY_TYPE, issue(NAMES), CA)
+    assert again(store).advice(KEY_TYPE) is None
+    assert folder.put_back(KEY_TYPE)
+    assert again(store).advice(KEY_TYPE) == advice
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        pytest.param("ask", "soon", None, id="no time"),
+        pytest.param("asked", 7, None, id="a number"),
+        pytest.param("moment", "soon", replace(ADVICE, moment=None), id="no moment"),
+        pytest.param("explanation", [], replace(ADVICE, explanation=None), id="no page"),
+    ],
+)
+def test_advice_by_hand(
+    store: Store, folder: CertificateFolder, field: str, value: object, expected: Advice | None
+) -> None:
+    """A field that isn't what it should be is missing."""
+    bundle = issue(NAMES)
+    folder.install(KEY_TYPE, bundle, CA)
+    folder.note_advice(KEY_TYPE, bundle, ADVICE)
+    state = Path(folder.path, "state.json")
+    fields = json.loads(state.read_bytes())
+    fields["key_types"][KEY_TYPE]["advice"][field] = value
+    state.write_text(json.dumps(fields))
+    assert again(store).advice(KEY_TYPE) == expected
 
 
 def test_times_are_kept_in_utc(store: Store, folder: CertificateFolder) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme import disk
+from nginx_acme.ari import Advice
 from nginx_acme.errors import StateError
 from nginx_acme.store import Attempt, Identity, Store
 from nginx_acme.store.certificates import _alternatives
@@ -159,6 +160,7 @@ def test_a_store_opened_for_reading_is_not_written(store: Store) -> None:
         lambda: folder.place_nearest("ecdsa:256", issue(NAMES)),
         lambda: folder.put_back("ecdsa:256"),
         lambda: folder.record("ecdsa:256", Attempt()),
+        lambda: folder.note_advice("ecdsa:256", issue(NAMES), Advice(NOW, NOW)),
         lambda: folder.pending.save_key(b""),
         folder.pending.clear,
         lambda: reading.create_account("ca", CA, b"", NOW),
@@ -590,6 +592,13 @@ def test_an_expired_certificate_that_gave_way_is_near_again(store: Store) -> Non
     folder.place_nearest("ecdsa:256", issue(TWO, days=1))
     later = NOW + timedelta(days=2)
     assert reopened(store).nearest(WANTED, "ecdsa:256", later) == expired
+
+
+def test_an_expired_certificate_without_a_name_is_better_than_none(store: Store) -> None:
+    """What was issued for this very certificate is served on, though a name was left out."""
+    expired = issue(TWO, since=EXPIRED)
+    store.create(WANTED, ALL).install("ecdsa:256", expired, CA)
+    assert reopened(store).nearest(WANTED, "ecdsa:256", NOW) == expired
 
 
 def test_a_new_certificate_counts_at_once(store: Store) -> None:
