@@ -3,8 +3,9 @@
 What may live here: to make the current generation anew with other accounts, and nothing else anew,
 and to let nginx take it up. Not from the user's files, which may be under the operator's hands.
 
-    answer_instead    for an account in place of another one, from now on
-    answer_also       for more accounts than before, and a way back
+    answer_instead        for an account in place of another one, from now on
+    answer_any_instead    the same for tokens that nobody has opened
+    answer_also           for more accounts than before, and a way back
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nginx_acme import generation
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test, use
 from nginx_acme.errors import NginxRejected, ReloadFailed, StateError
-from nginx_acme.generate import answers_for, with_answer
+from nginx_acme.generate import answers_for, with_answer, with_hosts_of
 from nginx_acme.loaded import reload_and_note
 from nginx_acme.running import needed_work, running_master
 
@@ -40,6 +41,19 @@ def answer_instead(home: Home, old: Answer, new: Answer) -> None:
             for path, text in _current(home).texts()
         }
         _use(home, texts)
+
+
+def answer_any_instead(home: Home, old: Answer, new: Answer) -> None:
+    """Let nginx answer any token of the hosts of an account for another one, where it does so.
+
+    Raises:
+        NginxAcmeError: as `answer_also`.
+    """
+    with home.store.lock_generation(home.instance):
+        before = dict(_current(home).texts())
+        texts = {path: with_hosts_of(text, old, new) for path, text in before.items()}
+        if texts != before:
+            _use(home, texts)
 
 
 def answer_also(home: Home, more: Iterable[Answer]) -> Detour | None:

@@ -63,6 +63,7 @@ RULES = {
 
 ISSUER_RULES = {
     "uri": Rule(frozenset({ISSUER})),
+    "staging": Rule(frozenset({ISSUER})),
     "contact": Rule(frozenset({ISSUER}), most=None),
     "account_key": Rule(frozenset({ISSUER})),
     "challenge": Rule(frozenset({ISSUER})),
@@ -142,6 +143,7 @@ class IssuerBlock:
     """What an `acme_issuer` block says; None and () where it says nothing."""
 
     uri: str | None = None
+    staging: str | None = None
     contacts: tuple[str, ...] = ()
     account_key: str | None = None
     profile: str | None = None
@@ -205,6 +207,7 @@ def _renew_before(value: str) -> float:
 
 _ISSUER_VALUES: dict[str, Callable[[IssuerBlock, Sequence[str]], IssuerBlock]] = {
     "uri": lambda block, args: _with(block, uri=uri(args[0])),
+    "staging": lambda block, args: _with(block, staging=uri(args[0])),
     "contact": lambda block, args: _with(block, contacts=contacts(args)),
     "account_key": lambda block, args: _with(block, account_key=_account_key(args)),
     "challenge": _challenge,

@@ -110,8 +110,8 @@ def generate(source: Source, plan: Plan, layout: Layout) -> dict[str, str]:
 
 
 def answers_for(text: str, answer: Answer) -> bool:
-    """Whether a text that `generate` made answers an account's challenges."""
-    return answer.answering in text
+    """Whether a text that `generate` made is the one that has the map for an account."""
+    return answer.mapping in text
 
 
 def with_answer(text: str, answer: Answer) -> str:
@@ -120,9 +120,10 @@ def with_answer(text: str, answer: Answer) -> str:
     return _ANSWERS.sub(lambda found: answer.answering + found[0], text)
 
 
-def with_hosts(text: str, answers: Iterable[Answer]) -> str:
-    """A text that `generate` made, with any token of these accounts' hosts answered for them."""
-    return _HOSTS.sub(lambda _: _host_map(answers), text)
+def with_hosts_of(text: str, old: Answer, new: Answer) -> str:
+    """A text that `generate` made, with any token of an account's hosts answered for another."""
+    before, after = f" {old.thumbprint};", f" {new.thumbprint};"
+    return _HOSTS.sub(lambda found: found[0].replace(before, after), text)
 
 
 def mirrored(folder: str, path: str) -> str:

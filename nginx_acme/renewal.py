@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import errno
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.answering import answer_instead
+from nginx_acme.account import find_account
+from nginx_acme.answering import answer_also, answer_instead
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.conclusion import conclude
-from nginx_acme.errors import NginxAcmeError, NginxRejected
+from nginx_acme.errors import ConfigError, NginxAcmeError, NginxRejected
 from nginx_acme.hooks.program import Runner
 from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
 from nginx_acme.master import exists
-from nginx_acme.places import answer_of
+from nginx_acme.places import answer_of, answers_of
 from nginx_acme.policy import DAILY
 from nginx_acme.reload import RELOAD_WAIT
 from nginx_acme.running import needed_work, running_master, test_current
@@ -32,6 +34,7 @@ from nginx_acme.store import Attempt
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nginx_acme.generate import Answer
     from nginx_acme.issuance import Wanted
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
@@ -80,8 +83,11 @@ class Renewal:
         store, home = self._home.store, self._home
         with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
             work, master = needed_work(home), running_master(self._home)
-        if master is None and work.answering and self._is_due(work, force):
+        due = self._is_due(work, force)
+        if master is None and work.answering and due:
             return self._without_nginx(work, force)
+        if due:
+            self._answer_for_all(work)
         held = listening(master.pid) if master is not None else frozenset()
         found = standings(work.certificates, store, utc_now())
         missing = frozenset(one.label for one in found if not one.usable)
@@ -132,6 +138,18 @@ class Renewal:
                         )
                 responder.start()
                 return with_responder(work.certificates, self._scene, responder, force)
+
+    def _answer_for_all(self, work: Work) -> None:
+        """Let nginx answer for accounts that another instance of this store has changed."""
+        store = self._home.store
+        found: list[Answer] = []
+        for issuer in work.issuers:
+            # A key of the operator's that is missing is said with what it is missing for.
+            with suppress(ConfigError):
+                account = None if issuer.local else find_account(store, issuer)
+                found += [] if account is None else answers_of(store, account)
+        if found:
+            answer_also(self._home, found)
 
     def _answer_for(self, old: AccountFolder, new: AccountFolder) -> None:
         """Let nginx answer for a new account."""

@@ -29,7 +29,8 @@ class Work:
 
     `options` are nginx's arguments that say which instance is meant (`-p`, `-c` of the user's
     file, `-e`, `-g`), `answering` the addresses where nginx answers challenges, `shown` where a
-    client sees which certificate. `agent`, `issue` and `hooks` are what `Settings` has.
+    client sees which certificate. `agent`, `issue`, `hooks` and `answer_any` are those of
+    `Settings`.
     """
 
     options: tuple[str, ...]
@@ -41,6 +42,12 @@ class Work:
     agent: bool = True
     issue: bool = True
     hooks: tuple[Hook, ...] = ()
+    answer_any: bool = False
+
+    @property
+    def issuers(self) -> tuple[Issuer, ...]:
+        """Those that a certificate is wanted from, each once."""
+        return tuple(dict.fromkeys(one.issuer for one in self.certificates))
 
 
 def work_of(plan: Plan, *, options: tuple[str, ...], pid_file: str, error_log: str) -> Work:
@@ -55,6 +62,7 @@ def work_of(plan: Plan, *, options: tuple[str, ...], pid_file: str, error_log: s
         agent=plan.settings.agent,
         issue=plan.settings.issue,
         hooks=plan.settings.hooks,
+        answer_any=plan.settings.answer_any,
     )
 
 
@@ -81,6 +89,7 @@ def from_json(text: bytes, path: str) -> Work:
             agent=data.get("agent", True),
             issue=data.get("issue", True),
             hooks=tuple(Hook(**hook) for hook in data.get("hooks", ())),
+            answer_any=data.get("answer_any", False),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StateError(f'"{path}" is damaged, reload nginx to write it anew', path) from error

@@ -165,7 +165,7 @@ class Stumbling(Site):
                 continue
             if path.suffix == ".json":
                 json.loads(path.read_bytes())
-            elif path.name == "key.pem":
+            elif path.name in {"key.pem", "key.next.pem"}:
                 assert key_type_of(path.read_bytes()) in KEY_TYPES
             elif path.name == "root.pem":
                 x509.load_pem_x509_certificate(path.read_bytes())
@@ -621,6 +621,38 @@ def assert_revoked_by_the_next_run(site: Stumbling, before: x509.Certificate) ->
     assert site.authority.status_of(after)["Status"] == "Valid"
     assert site.kept().account_key is not None
     assert site.leftovers() == []
+
+
+ROLLING = [
+    pytest.param("after rename /accounts/.*/key.next.pem", id="the next key"),
+    pytest.param("after rename /instances/.*/generated", id="answered for, and nginx isn't told"),
+    pytest.param("before POST /rollover-account-key", id="about to tell the CA"),
+    pytest.param("after POST /rollover-account-key", id="which only the CA knows of"),
+    pytest.param("after rename /accounts/.*/account.json", id="noted"),
+    pytest.param("after rename /accounts/[^/]+$", id="the account's, but not in its place"),
+    pytest.param("after rename /accounts/.*/key.pem", id="in both places"),
+]
+
+
+@pytest.mark.parametrize("step", ROLLING)
+def test_killed_while_the_key_changes(step: str, running: Stumbling) -> None:
+    """The next order is made with the key that the CA knows, and answered with it, too."""
+    ledger, before = Ledger(running.authority), running.kept()
+    with running.described():
+        words = ("account", "rollover")
+        ended = running.command(*words, by=running.stumbling("kill", step))
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        running.assert_whole()
+        answers = [running.renew(), running.command(*words), running.renew()]
+        assert [answer.returncode for answer in answers] == [0, 0, 0]
+        bundle = running.kept().bundle
+        assert bundle is not None
+        assert bundle.facts.serial == running.settled().serial_number
+        assert running.kept().account_url == before.account_url
+        assert running.kept().account_key != before.account_key
+        assert (ledger.accounts, ledger.in_vain) == (0, 0)
+        assert len(list(running.state.glob("accounts/*"))) == 1
+        assert running.leftovers() == []
 
 
 def test_challenges_of_a_killed_renew(ca: Pebble, open_path: Path) -> None:

@@ -22,7 +22,7 @@ from nginx_acme.generate import (
     generate,
     mirrored,
     with_answer,
-    with_hosts,
+    with_hosts_of,
 )
 from nginx_acme.nginx.source import Source, read_source
 from nginx_acme.plan import Facts, Identity, make_plan
@@ -151,7 +151,7 @@ def test_another_thumbprint(case: Path) -> None:
     other = replace(ANSWER, thumbprint="OTHER-_0", hosts=tuple(plan.whose_hosts))
     before, after = generated(case), generated(case, (other,))
     for path, text in before.items():
-        changed = with_hosts(text, [other])
+        changed = with_hosts_of(text, ANSWER, other)
         assert changed != text
         assert changed.replace(ANSWER.answering, other.answering) == after[path]
 

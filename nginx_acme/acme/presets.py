@@ -94,6 +94,14 @@ _RATES = {
 }
 
 
+_STAGING = {LETSENCRYPT: LETSENCRYPT_STAGING, LETSENCRYPT_STAGING: LETSENCRYPT_STAGING}
+
+
+def staging(directory_url: str) -> str | None:
+    """Where orders to an issuer can be rehearsed; None where that isn't known."""
+    return _STAGING.get(directory_url)
+
+
 def limits(directory_url: str, profile: str | None) -> Limits:
     """What one certificate of this issuer and profile may hold; a new profile is like `classic`."""
     if directory_url not in _RATES:

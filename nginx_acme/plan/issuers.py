@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import directives
+from nginx_acme.acme import presets
 from nginx_acme.acme.presets import BUILT_IN, LOCAL
 from nginx_acme.directives import IssuerBlock, Mistake
 from nginx_acme.key_types import KEY_TYPES
@@ -40,11 +41,32 @@ class Issuer:
     """Whether no certificate is better than one without a dead name."""
     renew_before: float | None = None
     """Seconds before the end, in place of the CA's advice and the rule of thirds."""
+    staging: str | None = None
+    """The directory URL where orders can be rehearsed."""
 
     @property
     def local(self) -> bool:
         """Whether this is the certificate authority in the state directory."""
         return self.directory_url == LOCAL
+
+    def twin(self) -> Issuer | None:
+        """The issuer where orders to this one can be rehearsed, by nobody else's account.
+
+        None where none is known.
+        """
+        url = self.staging or presets.staging(self.directory_url)
+        if url is None:
+            return None
+        if url == self.directory_url:
+            return self
+        built_in = (name for name, preset in BUILT_IN.items() if preset.directory_url == url)
+        return replace(
+            self,
+            name=next(built_in, f"{self.name}-staging"),
+            directory_url=url,
+            # RFC 8555 §11.1: a key for each account.
+            account_key=self.account_key if self.account_key in KEY_TYPES else DEFAULT_KEY,
+        )
 
 
 def read_issuers(said: Said) -> dict[str, Issuer]:
@@ -109,4 +131,5 @@ def _declared(
         profile_required=block.profile_required,
         all_names=block.all_names,
         renew_before=block.renew_before,
+        staging=block.staging,
     )
