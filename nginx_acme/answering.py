@@ -100,6 +100,11 @@ class Detour:
                 generation.switch(home.instance.path, self.before)
                 _reload(home)
 
+    def give_up(self) -> None:
+        """The same in a hurry: nginx goes on with this one until somebody reloads it."""
+        if generation.current(self.home.instance.path) == self.meanwhile:
+            generation.switch(self.home.instance.path, self.before)
+
 
 def _current(home: Home) -> Generation:
     current = generation.current(home.instance.path)

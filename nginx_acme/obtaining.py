@@ -320,7 +320,9 @@ class Obtaining:
     def _failed(self, one: _Try, error: NginxAcmeError) -> None:
         """Remember a failure, and tell it."""
         label, attempt = one.folder.label, self._remember(one, error)
-        words = f"{attempt.problem}; next attempt {attempt.next:%Y-%m-%d %H:%M:%S} UTC"
+        words = str(attempt.problem)
+        if not self._ports.store.is_rehearsal:
+            words += f"; next attempt {attempt.next:%Y-%m-%d %H:%M:%S} UTC"
         if _is_issuing(error):
             self._ports.progress.done(label, words)
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from nginx_acme.generate import Answer
     from nginx_acme.issuance import Wanted
@@ -120,24 +120,9 @@ class Renewal:
         return bool(force) or any(one.to_ask for one in found)
 
     def _without_nginx(self, work: Work, force: frozenset[Identity]) -> Outcome:
-        """The same with a server of our own, which nginx must not meet when it is started.
-
-        Raises:
-            NginxAcmeError: it is being started, or another program is where it would listen.
-        """
-        held = disk.try_lock(self._home.instance.start_lock)
-        if held is None:
-            raise NginxAcmeError("nginx is being started; what is due is got when it runs")
-        with held:
-            responder, refused = Responder.bind(x for x in work.answering if not x.proxy_protocol)
-            with responder:
-                for address, error in refused:
-                    if error.errno == errno.EADDRINUSE:
-                        raise NginxAcmeError(
-                            f"nginx does not run, and another program has {address}"
-                        )
-                responder.start()
-                return with_responder(work.certificates, self._scene, responder, force)
+        """The same with a server of our own."""
+        with in_place_of_nginx(self._home, work) as responder:
+            return with_responder(work.certificates, self._scene, responder, force)
 
     def _answer_for_all(self, work: Work) -> None:
         """Let nginx answer for accounts that another instance of this store has changed."""
@@ -203,6 +188,26 @@ class Renewal:
                 attempt = wanted.folder.attempt(wanted.key_type)
                 wanted.folder.install(wanted.key_type, bundle, *whose, attempt=attempt)
         raise NginxRejected(said.lines)
+
+
+@contextmanager
+def in_place_of_nginx(home: Home, work: Work) -> Iterator[Responder]:
+    """A server of our own that answers challenges, and which nginx doesn't meet when it is started.
+
+    Raises:
+        NginxAcmeError: it is being started, or another program is where it would listen.
+    """
+    held = disk.try_lock(home.instance.start_lock)
+    if held is None:
+        raise NginxAcmeError("nginx is being started; what is due is got when it runs")
+    with held:
+        responder, refused = Responder.bind(x for x in work.answering if not x.proxy_protocol)
+        with responder:
+            for address, error in refused:
+                if error.errno == errno.EADDRINUSE:
+                    raise NginxAcmeError(f"nginx does not run, and another program has {address}")
+            responder.start()
+            yield responder
 
 
 class _Watch:

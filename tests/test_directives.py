@@ -152,6 +152,7 @@ def test_issuer_directive_twice() -> None:
     ("text", "field", "expected"),
     [
         pytest.param("renew_before 20d;", "renew_before", 20 * 86400, id="days"),
+        pytest.param("staging https://ca.example/s;", "staging", "https://ca.example/s", id="try"),
         pytest.param("renew_before 36h;", "renew_before", 36 * 3600, id="hours"),
         pytest.param("renew_before '1w 12h';", "renew_before", 7.5 * 86400, id="two units"),
         pytest.param("all_names on;", "all_names", True, id="all names"),
@@ -168,6 +169,7 @@ def test_issuer_directive(text: str, field: str, expected: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        pytest.param("staging ca.example;", 'invalid URL "ca.example"', id="no URL"),
         pytest.param("renew_before soon;", 'invalid value "soon" in "renew_before"', id="no time"),
         pytest.param("renew_before 0;", 'invalid value "0" in "renew_before"', id="too late"),
         pytest.param("renew_before -1d;", 'invalid value "-1d" in "renew_before"', id="later"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from nginx_acme.acme import presets
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.source import Source, read_source
-from nginx_acme.plan import Facts, Plan, concerns_us, make_plan
+from nginx_acme.plan import Facts, Issuer, Plan, concerns_us, make_plan
 from nginx_acme.work import from_json, to_json, work_of
 
 MAIN = "/etc/nginx/nginx.conf"
@@ -366,3 +369,47 @@ def test_issuer_of_the_work() -> None:
     (certificate,) = from_json(to_json(work), "work.json").certificates
     assert certificate.issuer.renew_before == 20 * 86400
     assert certificate.issuer.all_names
+
+
+@pytest.mark.parametrize(
+    ("block", "name", "url"),
+    [
+        pytest.param(None, "letsencrypt-staging", presets.LETSENCRYPT_STAGING, id="built in"),
+        pytest.param(
+            f"x {{ uri {presets.LETSENCRYPT}; }}",
+            "letsencrypt-staging",
+            presets.LETSENCRYPT_STAGING,
+            id="of the same CA",
+        ),
+        pytest.param(
+            "x { uri https://ca.example/dir; staging https://test.example/dir; }",
+            "x-staging",
+            "https://test.example/dir",
+            id="declared",
+        ),
+        pytest.param(
+            "x { uri https://ca.example/dir; staging https://ca.example/dir; account_key a.pem; }",
+            "x",
+            "https://ca.example/dir",
+            id="itself",
+        ),
+        pytest.param("x { uri https://ca.example/dir; }", None, None, id="not known"),
+    ],
+)
+def test_twin(block: str | None, name: str | None, url: str | None) -> None:
+    """Where orders are rehearsed: as the CA is known, or as the block says, if at all."""
+    declared = "" if block is None else f"acme_issuer {block}"
+    acme = "acme;" if block is None else "acme x;"
+    plan = plan_of(f"{declared} server {{ listen 443 ssl; server_name a.example.com; {acme} }}")
+    twin = plan.issuers[0].twin()
+    assert (twin and twin.name, twin and twin.directory_url) == (name, url)
+    assert twin is None or twin.twin() == twin
+
+
+def test_twin_has_a_key_of_its_own() -> None:
+    """A key of the operator's is not shown to another CA (RFC 8555 §11.1); its type may be wanted."""
+    for key, expected in (("/my.pem", "ecdsa:256"), ("rsa:2048", "rsa:2048")):
+        issuer = Issuer("x", "https://ca.example/dir", public=False, account_key=key)
+        twin = replace(issuer, staging="https://test.example/dir").twin()
+        assert twin is not None
+        assert twin.account_key == expected

@@ -1,4 +1,4 @@
-"""``nginx-acme renew [--force NAME]``: get what is due, and let the running nginx take it up.
+"""``nginx-acme renew [--force NAME] [--dry-run]``: get what is due, and let the running nginx take it up.
 
 A no-op where nothing is due, so a timer may call it as often as it likes. With `--agent` it is a
 turn of the agent's (`turn`).
@@ -48,6 +48,12 @@ def run(launch: Launch) -> int:
         default=[],
         help="ask for the certificate with this name now, whatever the time and the failures",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="rehearse all of it at the staging authority, through nginx as it runs, and install"
+        " nothing; with --force that one alone",
+    )
     parser.add_argument("--state", metavar="PATH", help=argparse.SUPPRESS)
     parser.add_argument("--agent", choices=REASONS, help=argparse.SUPPRESS)
     given = parser.parse_args(launch.command.rest)
@@ -59,6 +65,8 @@ def run(launch: Launch) -> int:
     home = find_home(launch, given.state)
     work = needed_work(home)
     launch.log.add_file(work.error_log)
+    if given.dry_run:
+        return 0 if _rehearse(home, work, _named(given.force, work)) else 1
     outcome = _renew(home, _named(given.force, work))
     _bring_back_agent(home)
     return 1 if outcome is None or outcome.failed else 0
@@ -68,6 +76,14 @@ def _renew(home: Home, force: frozenset[Identity]) -> Outcome | None:
     from nginx_acme.renewal import Renewal  # noqa: PLC0415 - 0.3 s, for nothing in most turns
 
     return Renewal(home, home.launch.log).once(force)
+
+
+def _rehearse(home: Home, work: Work, only: frozenset[Identity]) -> bool:
+    from nginx_acme.rehearsal import Rehearsal  # noqa: PLC0415 - as above
+
+    if not work.issue:
+        raise NginxAcmeError('"acme_issue" is off here, nobody is asked, not even in a rehearsal')
+    return Rehearsal(home, home.launch.log).run(only)
 
 
 def _bring_back_agent(home: Home) -> None:

@@ -89,10 +89,13 @@ class Store:
     """A state directory; `root` need not exist until it is opened for writing.
 
     What is in it is read in one pass, when it is first asked for after it was opened.
+    `is_rehearsal`: see `rehearsing`.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, certificates: str | None = None) -> None:
         self.root = root
+        self.is_rehearsal = certificates is not None
+        self._certificates = certificates or self._path("certificates")
         self._access = Access(root)
         self._folders: dict[str, CertificateFolder] | None = None
         self._by_identity: dict[Identity, CertificateFolder] = {}
@@ -131,11 +134,15 @@ class Store:
         if disk.read(self._path("layout")) is None:
             disk.replace(self._path("layout"), b"%d\n" % LAYOUT, mode=0o644, durable=True)
         self._sweep()
-        disk.probe_writable(self._path("certificates"))
+        disk.probe_writable(self._certificates)
         self._access.writable = True
         self._folders = None
         self._by_identity.clear()
         self._by_name.clear()
+
+    def rehearsing(self, folder: str) -> Store:
+        """This one with other certificates: those in `folder`, which exists, and goes away."""
+        return Store(self.root, folder)
 
     def _sweep(self) -> None:
         """Remove what killed processes left: what is unfinished, and challenges of nobody."""
@@ -186,7 +193,7 @@ class Store:
         found = self.find(identity)
         if found is not None:
             return found
-        parent = self._path("certificates")
+        parent = self._certificates
         return self._register(certificates.make_folder(parent, self._access, identity, names))
 
     def nearest(self, identity: Identity, key_type: str, now: datetime) -> Bundle | None:
@@ -212,7 +219,7 @@ class Store:
     def _index(self) -> dict[str, CertificateFolder]:
         if self._folders is None:
             self._folders = {}
-            parent = self._path("certificates")
+            parent = self._certificates
             for label in disk.names_in(parent):
                 self._register(certificates.open_folder(os.path.join(parent, label), self._access))
         return self._folders
