@@ -26,7 +26,7 @@ import sys
 import time
 
 from nginx_acme import disk, linux
-from nginx_acme.alarms import REASONS, STARTED, Alarms
+from nginx_acme.alarms import LOOK, REASONS, STARTED, Alarms
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.master import exists, find_master
 from nginx_acme.process import found_environ
@@ -55,7 +55,7 @@ LONGEST_TURN = 6 * 3600.0
 _LEARNT = ("pid_file", "error_log", "stderr")
 """The facts that a turn may bring anew."""
 _POLL = 0.05
-_NOT_FOR_US = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+_NOT_FOR_US = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 """What `systemctl kill` sends to all of a unit's processes, and only nginx knows what to do with."""
 
 
@@ -84,7 +84,9 @@ class Agent:
     - `user_main`: the user's, for `ps`;
     - `starter`: the process that is or became nginx;
     - `turn`: the command of a turn, but for its reason;
-    - `pid_file`, `error_log`: nginx's; `stderr`: whether that leads to ours.
+    - `pid_file`, `error_log`: nginx's; `stderr`: whether that leads to ours;
+    - `why`, `next`: the reasons for the first turn and the moment of the next one, of an agent
+      that goes on as this one.
     """
 
     def __init__(self, facts: dict[str, object], log: Log) -> None:
@@ -99,8 +101,8 @@ class Agent:
             log.stream = None
         log.add_file(str(facts["error_log"]))
         self._code = _code()
-        self._why: set[str] = {STARTED}
-        self._next = time.time() + FARTHEST
+        self._why = set(_texts(facts.pop("why", [STARTED]))) & set(REASONS) or {STARTED}
+        self._next = _bounded(facts.pop("next", None))
         self._faults = 0
         self._wanted = True
         linux.show_title(f"nginx-acme: agent for {user_main}")
@@ -197,7 +199,9 @@ class Agent:
         if code in {self._code, None}:
             return
         self._code = code
-        given = [*sys.orig_argv[:-1], json.dumps(self._facts)]
+        # What nginx reads before the next one watches it is seen by a look.
+        kept = {**self._facts, "why": sorted({*self._why, LOOK}), "next": self._next}
+        given = [*sys.orig_argv[:-1], json.dumps(kept)]
         try:
             os.execve(sys.executable, given, found_environ())  # noqa: S606 - a list, no shell
         except OSError as error:

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import cgroup, disk
 from nginx_acme.errors import StateError
 from nginx_acme.process import spawn_detached
 
@@ -47,9 +47,11 @@ def start_agent(home: Home, work: Work, starter: int) -> None:
         "turn": [*program, *options, "renew", "--state", root, "--agent"],
     }
     try:
-        spawn_detached([*program, "agent", json.dumps(facts)], environ, stderr=stderr)
+        agent = spawn_detached([*program, "agent", json.dumps(facts)], environ, stderr=stderr)
     except OSError as error:
         launch.log.error(f"the agent can't be started, nobody renews until it is: {error}")
+        return
+    cgroup.join(agent, starter)  # we may be a timer's, or somebody's session
 
 
 def wake_agent(home: Home, work: Work, nginx: int) -> None:

@@ -173,8 +173,8 @@ def test_no_signal_of_nginx_is_for_it(make_site: MakeSite) -> None:
     """`systemctl kill -s HUP` reaches every process of the unit."""
     site = started(make_site)
     agent = site.quiet()
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
-        os.kill(agent, number)
+    for name in ("HUP", "QUIT", "USR1", "USR2", "WINCH"):
+        os.kill(agent, signal.Signals[f"SIG{name}"])
     assert site.quiet() == agent
     os.kill(agent, signal.SIGTERM)
     eventually(lambda: not site.agents(), "its end")
@@ -238,7 +238,7 @@ def master(site: Site) -> int:
 
 
 def test_package_upgrade(make_site: MakeSite, tmp_path: Path) -> None:
-    """When its program has changed, it is the new one from its next turn on."""
+    """When its program has changed, it is the new one from its next turn on, which takes place."""
     package = tmp_path / "package" / "nginx_acme"
     shutil.copytree(ROOT / "nginx_acme", package, ignore=shutil.ignore_patterns("__pycache__"))
     site = make_site()
@@ -252,7 +252,9 @@ def test_package_upgrade(make_site: MakeSite, tmp_path: Path) -> None:
         program.read_text().replace("nginx-acme: agent for", "nginx-acme: agent for 2")
     )
     renewed.rename(program)
-    assert site.run("-s", "reload").returncode == 0
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
+    os.kill(site.server.pid, signal.SIGHUP)
+    eventually(lambda: site.shown("a.internal").body == b"new a.internal", "the edit")
     title = Path(f"/proc/{agent}/cmdline")
     eventually(lambda: b"agent for 2 " in title.read_bytes(), "the new program")
     assert site.quiet() == agent
