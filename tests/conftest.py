@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+from tests import containers
 from tests.launcher import Silent, Site, eventually
 from tests.servers import (
     NginxServer,
@@ -128,6 +129,14 @@ def start_pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
             return stack.enter_context(Pebble(folder, binary=binary, **manners))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The container image, built from the Dockerfile."""
+    if not containers.can_run():
+        pytest.skip("needs root, docker (running) and debootstrap")
+    return containers.build()
 
 
 @pytest.fixture

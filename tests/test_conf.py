@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.containers import NGINX_ORG
 from tests.servers import ROOT, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 UNITS = ("nginx-acme-renew.service", "nginx-acme-renew.timer")
-
-NGINX_ORG = """
-[Service]
-Type=forking
-PIDFile=/run/nginx.pid
-ExecStart=/usr/sbin/nginx -c /etc/nginx/nginx.conf
-ExecReload=/bin/sh -c "/bin/kill -s HUP $(/bin/cat /run/nginx.pid)"
-ExecStop=/bin/sh -c "/bin/kill -s TERM $(/bin/cat /run/nginx.pid)"
-"""
+DROP_INS = ("nginx.service.d/acme.conf", "nginx-sandbox.conf")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nginx tries port 443 even for -t")
@@ -49,7 +42,7 @@ def test_example(each_nginx: str, open_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_units(tmp_path: Path) -> None:
-    """Systemd finds nothing to complain of in the units, and the drop-in fits nginx.org's unit."""
+    """Systemd finds nothing to complain of in the units, and the drop-ins fit nginx.org's unit."""
     launcher = tmp_path / "nginx-acme"
     launcher.write_text("#!/bin/sh\n")
     launcher.chmod(0o755)
@@ -60,7 +53,8 @@ def test_units(tmp_path: Path) -> None:
 
     for name in UNITS:
         place(ROOT / "conf" / name, tmp_path / name)
-    place(ROOT / "conf/nginx.service.d/acme.conf", tmp_path / "nginx.service.d/acme.conf")
+    for name in DROP_INS:
+        place(ROOT / "conf" / name, tmp_path / "nginx.service.d" / os.path.basename(name))
     (tmp_path / "nginx.service").write_text(NGINX_ORG)
     asked = subprocess.run(
         ("systemd-analyze", "verify", "nginx.service", *UNITS),

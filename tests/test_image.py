@@ -1,147 +1,198 @@
-"""The container image and the systemd units, in real containers."""
+"""The container image, with nginx as the first process of a container."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers import ROOT, fetch, listens, wait_for
+from tests.containers import NGINX, STATE, Container, Served, docker, gone_after
+from tests.launcher import eventually, issuer, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-BASE = "nginx-acme-tests/debian:bookworm"
-IMAGE = "nginx-acme-tests/nginx-acme"
+    from tests.launcher import Silent
+    from tests.servers import Pebble
+
+    StartPebble = Callable[..., Pebble]
+
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("docker")]
 
-CONF = """
-worker_processes 1;
-pid /run/nginx.pid;
-error_log stderr notice;
-events {
-}
-http {
-    server {
-        listen 443 ssl;
-        server_name site.internal;
-        acme local;
-        return 200 "first\\n";
-    }
-}
-"""
+MAIN = "error_log stderr notice;"
 
 
-def docker(*arguments: str) -> str:
-    """What a docker command prints; it must succeed."""
-    ended = subprocess.run(("docker", *arguments), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()
+@pytest.fixture
+def site() -> Served:
+    """What nginx is to serve."""
+    return Served()
 
 
-def runs() -> bool:
-    """Whether there is a container engine, and what makes its base image."""
-    if not (shutil.which("docker") and shutil.which("debootstrap") and os.geteuid() == 0):
-        return False
-    asked = subprocess.run(("docker", "info"), capture_output=True, check=False)
-    return asked.returncode == 0
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """The file that becomes a container's /etc/nginx/nginx.conf, a bind mount of a single file."""
+    return tmp_path / "nginx.conf"
 
 
-@pytest.fixture(scope="module")
-def image() -> str:
-    """The image, built from the Dockerfile."""
-    if not runs():
-        pytest.skip("needs root, docker (running) and debootstrap")
-    subprocess.run((str(ROOT / "tests" / "image.sh"), BASE), check=True)
-    docker("build", "--quiet", "--build-arg", f"BASE={BASE}", "--tag", IMAGE, str(ROOT))
-    return IMAGE
+def mount(conf: Path) -> tuple[str, ...]:
+    """The arguments for that."""
+    return ("--volume", f"{conf}:/etc/nginx/nginx.conf:ro")
 
 
-class Container:
-    """A container that runs."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.id = docker("run", "--detach", *arguments)
-        self.address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.id)
-
-    def run(self, *command: str) -> str:
-        """What a command in it prints; it must succeed."""
-        return docker("exec", self.id, *command)
-
-    def root(self) -> bytes:
-        """The root of its issuer `local`."""
-        return self.run("cat", "/var/lib/nginx-acme/local/root.pem").encode()
-
-    def body(self) -> bytes:
-        """The verified answer of its site."""
-        return fetch(443, "site.internal", self.root(), host=self.address).body
-
-    def state(self, field: str) -> str:
-        """A field of the container's state, such as Running or ExitCode."""
-        return docker("inspect", "--format", f"{{{{.State.{field}}}}}", self.id)
-
-    def log(self) -> str:
-        """What it wrote to stderr."""
-        asked = subprocess.run(("docker", "logs", self.id), capture_output=True, check=True)
-        return asked.stderr.decode()
-
-    def wait(self) -> None:
-        """Wait until nginx serves; its port alone says little, since `nginx -t` listens, too."""
-        wait_for(lambda: "start worker" in self.log() or self.state("Running") == "false", 60)
-        assert self.state("Running") == "true", self.log()
-
-    def systemctl(self, verb: str, unit: str) -> None:
-        """Have systemd do it; what the unit said is shown when that fails."""
-        self.run(
-            *("sh", "-c"),
-            f"systemctl {verb} {unit} || {{ journalctl --unit {unit} >&2; exit 1; }}",
-        )
+def trusting(site: Served, ca: Pebble, conf: Path, answer: str = "first", more: str = "") -> None:
+    """Write a configuration whose certificate comes from this CA."""
+    site.http = ca.http_port
+    conf.with_name("pebble.pem").write_text(ca.api_root.read_text())
+    declared = issuer("pebble", ca.directory_url, None, "ssl_trusted_certificate /pebble.pem;")
+    conf.write_text(site.conf(answer, declared, acme="acme pebble;", main=f"{MAIN} {more}"))
 
 
-@contextlib.contextmanager
-def container(*arguments: str) -> Iterator[Container]:
-    """A container for a while, its volumes included."""
-    it = Container(*arguments)
-    try:
-        yield it
-    finally:
-        docker("rm", "--force", "--volumes", it.id)
+def root_of(conf: Path) -> tuple[str, ...]:
+    """The arguments that give a container the root of that CA's own server."""
+    return ("--volume", f"{conf.with_name('pebble.pem')}:/pebble.pem:ro")
 
 
-def test_serves(image: str, tmp_path: Path) -> None:
-    """Process 1 is nginx, `docker exec … nginx -s reload` takes up an edit, and stop is clean."""
-    conf = tmp_path / "nginx.conf"
-    conf.write_text(CONF)
-    mount = ("--volume", f"{tmp_path}:/etc/site:ro")
-    command = ("nginx", "-c", "/etc/site/nginx.conf", "-g", "daemon off;")
-    with container(*mount, image, *command) as it:
+def quiet(it: Container) -> int:
+    """The only agent, when it has had its first turn."""
+    eventually(lambda: it.sh(f"find {STATE}/instances -name workers.json"), "the first turn")
+    (pid,) = eventually(it.agents, "an agent")
+    return pid
+
+
+def test_first_process(image: str, site: Served, conf: Path) -> None:
+    """It is nginx; edits are taken up by `nginx -s reload` and by a HUP; its stop is clean."""
+    conf.write_text(site.conf("first", main=MAIN))
+    with gone_after(Container(*mount(conf), image, *NGINX)) as it:
         it.wait()
-        assert it.body() == b"first\n"
+        assert site.says("first")
         assert it.run("cat", "/proc/1/cmdline").startswith("nginx: master process /usr/sbin/nginx")
-        conf.write_text(CONF.replace("first", "second"))
-        it.run(*command, "-s", "reload")
-        wait_for(lambda: it.body() == b"second\n", 10, "the edit")
+        agent = quiet(it)
+        conf.write_text(site.conf("second", main=MAIN))
+        it.run(*NGINX, "-s", "reload")
+        eventually(partial(site.says, "second"), "the edit")
+        conf.write_text(site.conf("third", main=MAIN))
+        docker("kill", "--signal", "HUP", it.id)
+        eventually(partial(site.says, "third"), "the edit")
+        assert it.agents() == [agent]
+        docker("stop", it.id)
+        assert it.state("ExitCode") == "0"
+        assert "[alert]" not in it.log()
+
+
+def test_starts_without_the_ca(
+    image: str, site: Served, conf: Path, start_pebble: StartPebble
+) -> None:
+    """On a volume that another container has filled it needs no CA; `docker logs` tells it all."""
+    ca = start_pebble()
+    trusting(site, ca, conf)
+    with gone_after(Container(*mount(conf), *root_of(conf), image, *NGINX)) as first:
+        first.wait()
+        before = site.verified(ca.issuer_root()).leaf
+        assert "site.internal: issued by Pebble" in first.log()
+        docker("stop", first.id)
+        ca.stop()
+        volumes = ("--volumes-from", first.id)
+        with gone_after(Container(*volumes, *mount(conf), image, *NGINX)) as second:
+            second.wait()
+            assert site.shown().leaf == before
+
+
+def test_stop_during_the_first_wait(image: str, site: Served, conf: Path, silent: Silent) -> None:
+    """`docker stop` ends a start that waits for its CA, and needs no force."""
+    declared = issuer("elsewhere", silent.url, None)
+    more = f"{MAIN} acme_start_wait 60s;"
+    conf.write_text(site.conf("x", declared, acme="acme elsewhere;", main=more))
+    with gone_after(Container(*mount(conf), image, *NGINX)) as it:
+        eventually(lambda: silent.connections, "the CA's being asked")
         docker("stop", it.id)
         assert it.state("ExitCode") == "0"
 
 
-def test_keeps_its_state(image: str, tmp_path: Path) -> None:
-    """A new container on the same volume has the same certificate."""
-    (tmp_path / "nginx.conf").write_text(CONF)
-    mount = ("--volume", f"{tmp_path}/nginx.conf:/etc/nginx/nginx.conf:ro")
-    command = (image, "nginx", "-g", "daemon off;")
-    with container(*mount, *command) as it:
+def test_restarts(image: str, site: Served, conf: Path, start_pebble: StartPebble) -> None:
+    """One that is restarted again and again asks a CA that refuses no more often than it should."""
+    ca = start_pebble(blocked=["site.internal"])
+    trusting(site, ca, conf)
+    with gone_after(Container(*mount(conf), *root_of(conf), image, *NGINX)) as it:
         it.wait()
-        before = fetch(443, "site.internal", it.root(), host=it.address).leaf
-        docker("stop", it.id)
-        with container(*mount, "--volumes-from", it.id, *command) as other:
-            other.wait()
-            assert fetch(443, "site.internal", other.root(), host=other.address).leaf == before
+        assert site.says("first")
+        asked = requests(ca)["POST /order-plz"]
+        for _ in range(3):
+            docker("restart", "--time", "0", it.id)
+            eventually(partial(site.says, "first"), "nginx")
+        assert requests(ca)["POST /order-plz"] == asked == 1
+
+
+def test_killed_agent(image: str, site: Served, conf: Path) -> None:
+    """The health check brings it back; nginx, whose child it has become, only wonders."""
+    conf.write_text(site.conf("first", main=MAIN))
+    with gone_after(Container(*mount(conf), image, *NGINX)) as it:
+        it.wait()
+        agent = quiet(it)
+        it.run("kill", "-KILL", str(agent))
+        eventually(lambda: f"unknown process {agent} exited on signal 9" in it.log())
+        (check,) = docker("inspect", "--format", "{{.Config.Healthcheck.Test}}", image).splitlines()
+        it.sh(check.removeprefix("[CMD-SHELL ").removesuffix("]"))
+        assert quiet(it) != agent
+        assert site.says("first")
+
+
+def test_templates(image: str, site: Served, tmp_path: Path) -> None:
+    """The official image's entrypoint prepares templates, and its link brings all to `docker logs`."""
+    entrypoint = tmp_path / "docker-entrypoint.sh"
+    entrypoint.write_text(
+        "#!/bin/sh\nset -e\n"
+        "ln -sf /dev/stderr /var/log/nginx/error.log\n"
+        'case "$1" in nginx|nginx-debug)\n'
+        '    sed "s/[$]{ANSWER}/$ANSWER/" /etc/nginx/templates/site >/etc/nginx/nginx.conf;;\n'
+        'esac\nexec "$@"\n'
+    )
+    entrypoint.chmod(0o755)
+    logged = "error_log /var/log/nginx/error.log notice;"
+    (tmp_path / "site").write_text(site.conf("${ANSWER}", main=logged))
+    with gone_after(
+        Container(
+            *("--volume", f"{tmp_path}:/etc/nginx/templates:ro", "--env", "ANSWER=rendered"),
+            *("--entrypoint", "/etc/nginx/templates/docker-entrypoint.sh", image, *NGINX),
+        )
+    ) as it:
+        it.wait()
+        assert site.says("rendered")
+        quiet(it)
+        it.sh("echo acme >>/etc/nginx/nginx.conf")
+        docker("kill", "--signal", "HUP", it.id)
+        eventually(lambda: it.log().count("in /etc/nginx/nginx.conf:") == 1, "the agent's message")
+
+
+def test_read_only(image: str, site: Served, conf: Path) -> None:
+    """With a root file system that is read-only it needs no more than nginx, and the volume."""
+    conf.write_text(site.conf("first", main=MAIN))
+    ours = ("--read-only", "--tmpfs", "/run", "--tmpfs", "/var/lib/nginx")
+    with gone_after(Container(*ours, *mount(conf), image, *NGINX)) as it:
+        it.wait()
+        quiet(it)
+        conf.write_text(site.conf("second", main=MAIN))
+        docker("kill", "--signal", "HUP", it.id)
+        eventually(partial(site.says, "second"), "the edit")
+        assert "[error]" not in it.log()
+
+
+def test_other_user(image: str, site: Served, conf: Path, tmp_path: Path) -> None:
+    """All of it works as a user other than root, whom the volume belongs to."""
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    conf.write_text(site.conf("first", main=MAIN))
+    ours = ("--user", "101:101", "--volume", f"{state}:{STATE}", "--tmpfs", "/run:uid=101")
+    temporary = ("--tmpfs", "/var/lib/nginx:uid=101")
+    with gone_after(Container(*ours, *temporary, *mount(conf), image, *NGINX)) as it:
+        it.wait()
+        quiet(it)
+        conf.write_text(site.conf("second", main=MAIN))
+        docker("kill", "--signal", "HUP", it.id)
+        eventually(partial(site.says, "second"), "the edit")
+        assert "[error]" not in it.log()
 
 
 def test_small(image: str) -> None:
@@ -151,35 +202,3 @@ def test_small(image: str) -> None:
         "command -v gcc cc pip pip3; find /var/lib/apt/lists -name '*Packages*'; true",
     )
     assert found == ""
-
-
-def test_units(image: str) -> None:
-    """Under systemd the drop-in starts and reloads nginx as its unit did, and the timer renews."""
-    with container(
-        *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--env", "container=docker"),
-        *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
-        *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"),  # noqa: S108 - its own
-        *("--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
-        *("--volume", f"{ROOT}/conf:/conf:ro"),
-        *(image, "/sbin/init"),
-    ) as it:
-        wait_for(lambda: it.run("find", "/run/systemd", "-name", "private"), 10, "systemd")
-        it.run("systemctl", "is-system-running", "--wait")
-        it.run(
-            "sh", "-c", "cp -r /conf/nginx.service.d /conf/nginx-acme-renew.* /etc/systemd/system"
-        )
-        conf = CONF.replace("http {", "http {\n    acme_state_path /var/lib/nginx-acme;")
-        it.run("sh", "-c", f"cat >/etc/nginx/nginx.conf <<'END'\n{conf}\nEND")
-        it.run("systemctl", "daemon-reload")
-        it.systemctl("restart", "nginx")
-        assert it.body() == b"first\n"
-        main = it.run("systemctl", "show", "nginx", "--property", "MainPID", "--value")
-        assert main == it.run("cat", "/run/nginx.pid")
-        it.run("sed", "-i", "s/first/second/", "/etc/nginx/nginx.conf")
-        it.systemctl("reload", "nginx")
-        wait_for(lambda: it.body() == b"second\n", 10, "the edit")
-        assert main == it.run("systemctl", "show", "nginx", "--property", "MainPID", "--value")
-        it.run("systemctl", "enable", "--now", "nginx-acme-renew.timer")
-        it.systemctl("start", "nginx-acme-renew")
-        it.run("systemctl", "stop", "nginx")
-        assert not listens(443, it.address)
