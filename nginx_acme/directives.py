@@ -133,6 +133,8 @@ def acme(args: Sequence[str]) -> Acme:
         if value in values or (values is profile and profile):
             raise Mistake(f'duplicate parameter "{argument}"')
         values.append(value if equals else argument)
+    if len({key.partition(":")[0] for key in keys}) < len(keys):
+        raise Mistake("two keys of one kind, nginx serves a certificate for each kind alone")
     if len(issuers) > 1:
         raise Mistake('invalid number of arguments in "acme" directive, one issuer is supported')
     return Acme(issuers=tuple(issuers), keys=tuple(keys), profile=next(iter(profile), None))

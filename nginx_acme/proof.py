@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 """Seconds for nginx to show what it has been told to load."""
+FRESH = timedelta(days=1)
+"""For so long what was seen counts as seen; a reload may have put another server in its way."""
 LONGEST = 60.0
 """Seconds for looking at all certificates, however many they are."""
 AT_ONCE = 16
@@ -63,47 +66,52 @@ class Finding:
 
 
 def prove(work: Work, home: Home, now: datetime, log: Log, trouble: str | None = None) -> list[str]:
-    """Look at what hasn't been seen yet and note what was found; the labels of what is not served.
+    """Look at what hasn't been seen lately and note what was found; the labels of what isn't served.
 
-    What is new gets its time to be seen; what was not served before is looked at once.
+    What is new gets its time to be seen; the rest is looked at once.
 
     Args:
         work: of the generation that nginx runs.
         home: of the nginx; its store is open for writing.
         now: the wall clock.
-        log: gets an error for what is new and not served.
+        log: gets an error for what is not served.
         trouble: what went wrong when nginx was told to load it.
     """
     noted = home.instance.proofs()
     own = [one for one in standings(work.certificates, home.store, now) if one.bundle is not None]
     known = {key(one): proof for one in own if (proof := about(one, noted)) is not None}
     new = [one for one in own if key(one) not in known]
-    old = [one for one in own if key(one) in known and not known[key(one)].served]
-    findings = look(work, new, PATIENCE if trouble is None else 0.0)
-    found = dict(zip(map(key, new), (_troubled(each, trouble) for each in findings), strict=True))
-    _tell(log, found)
-    found.update(zip(map(key, old), look(work, old), strict=True))
-    proofs = {key(one): _proof(one, known, found, now) for one in own}
+    old = [one for one in own if key(one) in known and not _is_fresh(known[key(one)], now)]
+    found = _look(work, new, PATIENCE if trouble is None else 0.0, trouble)
+    _tell(log, "new certificate", found)
+    again = _look(work, old, 0.0, trouble)
+    _tell(log, "certificate", again)
+    found.update(again)
+    serials = {key(one): _serial(one) for one in own}
+    seen = {k: Proof(serials[k], each.served, each.words, now) for k, each in found.items()}
+    proofs = {**known, **seen}
     if proofs != noted:
         home.instance.note_proofs(proofs)
     return [label for (label, _), proof in proofs.items() if proof.served is False]
 
 
-def _troubled(finding: Finding, trouble: str | None) -> Finding:
+def _is_fresh(proof: Proof, now: datetime) -> bool:
+    """Whether it need not be looked at again today."""
+    return proof.served is True and timedelta(0) <= now - proof.at < FRESH
+
+
+def _look(
+    work: Work, wanted: Sequence[Standing], patience: float, trouble: str | None
+) -> dict[Key, Finding]:
+    """What is found of each, with what went wrong where that is why it isn't served."""
+    findings = look(work, wanted, patience)
+    return dict(zip(map(key, wanted), (_because(f, trouble) for f in findings), strict=True))
+
+
+def _because(finding: Finding, trouble: str | None) -> Finding:
     if trouble is None or finding.served is not False:
         return finding
     return Finding(False, f"{finding.words}; {trouble}")
-
-
-def _proof(
-    one: Standing, known: Mapping[Key, Proof], found: Mapping[Key, Finding], now: datetime
-) -> Proof:
-    """What is noted of it: what was found, unless that is known already."""
-    finding = found.get(key(one), Finding(True))  # seen before
-    before = known.get(key(one))
-    if before is not None and (before.served, before.words) == (finding.served, finding.words):
-        return before
-    return Proof(_serial(one), finding.served, finding.words, now)
 
 
 def key(one: Standing) -> Key:
@@ -121,13 +129,13 @@ def _serial(one: Standing) -> str:
     return f"{one.shown.facts.serial:x}" if one.shown else ""
 
 
-def _tell(log: Log, new: Mapping[Key, Finding]) -> None:
+def _tell(log: Log, what: str, findings: Mapping[Key, Finding]) -> None:
     """An error for what is not served; for many of them a few."""
-    amiss = [(label, found) for (label, _), found in new.items() if found.served is False]
+    amiss = [(label, found) for (label, _), found in findings.items() if found.served is False]
     for label, found in amiss[:_FEW]:
-        log.error(f"the new certificate of {label} is not served: {found.words}")
+        log.error(f"the {what} of {label} is not served: {found.words}")
     if len(amiss) > _FEW:
-        log.error(f"{len(amiss) - _FEW} more new certificates are not served")
+        log.error(f"{len(amiss) - _FEW} more certificates are not served")
 
 
 # Looking ---------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ def test_acme(args: tuple[str, ...], expected: Acme) -> None:
         pytest.param(("off", "corp"), '"off" must be the only', id="off and more"),
         pytest.param(("a", "b"), "one issuer", id="two issuers"),
         pytest.param(("key=rsa:2048", "key=rsa:2048"), 'duplicate parameter "key=', id="same key"),
+        pytest.param(("key=ecdsa:256", "key=ecdsa:384"), "two keys of one kind", id="one kind"),
         pytest.param(("profile=a", "profile=b"), 'duplicate parameter "profile=b"', id="profiles"),
         pytest.param(("profile=",), 'invalid parameter "profile="', id="empty"),
         pytest.param(("key=dsa:1024",), 'unsupported key type "dsa:1024"', id="key type"),

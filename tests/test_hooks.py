@@ -167,6 +167,19 @@ def test_no_such_program(make_site: MakeSite, open_path: Path) -> None:
         assert line in site.error_log()
 
 
+def test_notes_that_cannot_be_kept(make_site: MakeSite, open_path: Path) -> None:
+    """What programs were told can't be read or noted: that is said, and no renewal fails for it."""
+    site, listener = make_site(), Listener(open_path, "deployed")
+    site.configure(site.block("a.internal", "acme local;"), settings=listener.settings)
+    site.start()
+    (site.instance / "told.json").mkdir()
+    answer = site.run("renew", "--force", "a.internal")
+    assert answer.returncode == 0
+    assert f'[error] cannot read "{site.instance}/told.json": Is a directory' in answer.stderr
+    assert not listener.told()
+    assert site.one_status()["served"] is True
+
+
 def test_words_of_a_program(make_site: MakeSite, open_path: Path) -> None:
     """What a program writes is in the log, and can't forge a line or move the cursor there."""
     site = make_site()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     StartNginx = Callable[..., NginxServer]
 
 NAMES = ("a.example.com",)
+YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 OLD, NEW, RSA = issue(NAMES), issue(NAMES), issue(NAMES, "rsa:2048")
 
 
@@ -139,6 +142,16 @@ def test_not_to_be_seen(listen: str, words: str) -> None:
     assert found(work_for(listen), OLD) == [Finding(None, words)]
 
 
+def test_no_time(start_nginx: StartNginx, open_path: Path) -> None:
+    """What was not looked at in time is neither served nor not."""
+    listen = f"listen {free_port()} ssl;"
+    start_nginx(serving(open_path, listen, OLD))
+    work = work_for(listen)
+    assert look(work, [standing(work, OLD)], longest=0) == [
+        Finding(None, "there was no time to look at it")
+    ]
+
+
 def test_taken_up_late(start_nginx: StartNginx, open_path: Path) -> None:
     """Who has patience sees what nginx shows only in a moment."""
     listen = f"listen {free_port()} ssl;"
@@ -170,9 +183,30 @@ def test_renewal(make_site: MakeSite) -> None:
     answer = site.run("renew", "--force", "a.internal")
     assert answer.returncode == 0, answer.stderr
     assert [row["served"] for row in site.status().values()] == [True, True]
-    seen = next(site.instance.glob("proofs.json")).read_bytes()
+    noted = site.instance / "proofs.json"
+    seen = noted.read_text()
     assert site.run("renew").returncode == 0
-    assert next(site.instance.glob("proofs.json")).read_bytes() == seen
+    assert noted.read_text() == seen
+
+
+def test_seen_again(make_site: MakeSite) -> None:
+    """What was seen a day ago is looked at again: a reload may have put something in its way."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"), settings="acme_agent off;")
+    site.start()
+    assert site.run("renew").returncode == 0
+    noted = site.instance / "proofs.json"
+    noted.write_text(
+        re.sub(r'"at": "[^"]+"', f'"at": "{YESTERDAY.isoformat()}"', noted.read_text())
+    )
+    shadow = block(site.folder, f"listen {LOCALHOST}:{site.tls} ssl;", issue(("a.internal",)))
+    shadow = shadow.replace(NAMES[0], "a.internal")
+    site.configure(shadow, site.block("a.internal", "acme local;"), settings="acme_agent off;")
+    assert site.run("-s", "reload").returncode == 0
+    answer = site.run("renew")
+    assert answer.returncode == 1
+    assert "the certificate of a.internal is not served: " in answer.stderr
+    assert site.one_status()["served"] is False
 
 
 def test_renewal_that_is_not_served(make_site: MakeSite) -> None:
@@ -193,7 +227,9 @@ def test_renewal_that_is_not_served(make_site: MakeSite) -> None:
     row = site.one_status()
     assert row["served"] is False
     assert row["unproved"] in error
-    assert site.run("renew").returncode == 1
+    answer = site.run("renew")
+    assert answer.returncode == 1
+    assert "[error] the certificate of a.internal is not served: " in answer.stderr
     extra.write_text("# nothing\n")
     assert site.run("renew").returncode == 0
     row = site.one_status()
