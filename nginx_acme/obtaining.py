@@ -195,7 +195,7 @@ class Obtaining:
         """One that is due when it comes is not asked for again at once."""
         now, life = self._ports.now(), life_of(bundle)
         due = due_of(one.certificate, bundle, None)
-        if isinstance(policy.decide(life, due.moment if due else None, None, now), Renew):
+        if isinstance(policy.decide(life, due, None, now), Renew):
             moment = policy.retry_time(
                 1, now, life=life, permanent=False, retry_after=None, dice=self._ports.dice()
             )
@@ -381,9 +381,10 @@ class Obtaining:
         return due.moment if due else None
 
     def _doubts_about(self, label: str, error: NginxAcmeError) -> tuple[str, ...]:
-        """What the preflight found, where the CA has looked, too."""
-        looked = isinstance(error, OrderFailed)
-        return tuple(self._doubts.get(label, {}).values()) if looked else ()
+        """What the preflight found about names that the CA found wanting, too."""
+        failed = error.problems if isinstance(error, OrderFailed) else {}
+        doubts = self._doubts.get(label, {})
+        return tuple(doubts[name] for name in failed if name in doubts)
 
 
 def _counts(error: NginxAcmeError) -> bool:

@@ -125,7 +125,7 @@ def renewal_time(life: Life) -> datetime:
 
 def decide(
     life: Life | None,
-    due: datetime | None,
+    due: Due | None,
     next_attempt: datetime | None,
     now: datetime,
     *,
@@ -141,24 +141,25 @@ def decide(
         left_out: names that it should have and hasn't. It is asked for with them again and again,
             also while it is not due.
     """
-    if due is None or now >= due:
-        reason = _reason(life, now)
+    if due is None or now >= due.moment:
+        reason = _reason(life, due, now)
     elif left_out:
         reason = f"it is without {', '.join(left_out)}"
     else:
-        return Keep(due)
+        return Keep(due.moment)
     blocked = believed(next_attempt, now)
     if blocked is not None and now < blocked:
         return Wait(blocked, reason)
     return Renew(reason)
 
 
-def _reason(life: Life | None, now: datetime) -> str:
+def _reason(life: Life | None, due: Due | None, now: datetime) -> str:
     if life is None:
         return "there is no certificate yet"
     if now >= life.not_after:
         return f"it expired on {life.not_after:%Y-%m-%d}"
-    return f"it expires on {life.not_after:%Y-%m-%d}"
+    advised = due is not None and due.word is Word.RENEWAL_INFORMATION
+    return f"it expires on {life.not_after:%Y-%m-%d}{', its CA advises it now' if advised else ''}"
 
 
 def dead_names(error: AcmeError) -> Mapping[str, Problem]:

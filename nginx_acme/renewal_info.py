@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Questions to one CA at the same time: so many wait in vain where it doesn't answer."""
-_ANYTHING = Ask(frozenset(), free=True)
-"""What is stopped only where everything is."""
-
 _QUESTION = Ask(frozenset(), free=True)
 """What stops everything at a CA stops this, too; limits of orders don't."""
 
@@ -157,7 +154,7 @@ def _advised(certificate: Certificate, folder: CertificateFolder, key_type: str)
 def _is_for_all(error: AcmeError) -> bool:
     """Whether an error has nothing to do with this certificate."""
     too_many = isinstance(error, Problem) and error.type == "rateLimited"
-    return too_many or any(scope.kind is Kind.CA for scope in limits.scopes(error, _ANYTHING))
+    return too_many or any(scope.kind is Kind.CA for scope in limits.scopes(error, _QUESTION))
 
 
 def _is_news(before: Advice | None, advice: Advice, now: datetime) -> bool:

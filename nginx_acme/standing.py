@@ -130,7 +130,7 @@ def of_folder(
             attempt,
             decision=decide(
                 life_of(bundle),
-                due.moment if due else None,
+                due,
                 attempt.next,
                 now,
                 left_out=left_out,

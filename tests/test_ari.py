@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -165,6 +166,8 @@ def test_is_credible(advice: Advice, expected: bool) -> None:  # noqa: FBT001
     assert ari.is_credible(advice, LIFE, NOW) is expected
 
 
+TICK = timedelta(microseconds=1)
+"""What a part of a time may be rounded by."""
 MOMENTS = st.timedeltas(-400 * DAY, 400 * DAY)
 LENGTHS = st.timedeltas(HOUR, 400 * DAY)
 
@@ -178,7 +181,8 @@ def test_whatever_the_ca_says(
     info = RenewalInfo(NOW + start, NOW + start + width)
     advice = ari.heard(info, None, life, NOW, dice)
     due = when_due(life, advised=advice.moment)
-    assert life.not_before + length / 100 <= due.moment <= life.not_after - length / 6
+    assert length / 100 - TICK <= due.moment - life.not_before
+    assert length / 6 - TICK <= life.not_after - due.moment
     if advice.moment is None:
         assert due.word is Word.LIFETIME
     else:
@@ -194,3 +198,35 @@ def test_order_inside_of_three_hours(dice: float) -> None:
     info = RenewalInfo(NOW + 78.4 * HOUR, NOW + 81.6 * HOUR)
     moment = when_due(life, advised=ari.heard(info, None, life, NOW, dice).moment).moment
     assert info.start <= moment <= info.end - 19 * MINUTE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_years_of_short_lives(seed: int) -> None:
+    """By nothing but the times that it is told to look again, every order is made in its window.
+
+    The CA is there half of the time, and moves one window in ten.
+    """
+    chance, now = random.Random(seed), NOW  # noqa: S311 - nobody guesses it
+    orders = 0
+    while now < NOW + 730 * DAY:
+        life, advice = Life(now, now + 160 * HOUR), ari.first(now)
+        start, width = now + 78.4 * HOUR, 3.2 * HOUR
+        due = when_due(life, advised=advice.moment)
+        while now < due.moment:
+            if ari.is_to_be_asked(advice, life, now) and chance.random() < 0.5:
+                start -= 20 * HOUR * (chance.random() < 0.1)
+                again = now + timedelta(hours=chance.uniform(4.8, 7.2))
+                info = RenewalInfo(start, start + width, retry_after=again)
+                advice = ari.heard(info, advice, life, now, chance.random())
+            elif ari.is_to_be_asked(advice, life, now):
+                advice = ari.unheard(advice, "no route", now, None)
+            due = when_due(life, advised=advice.moment)
+            look = ari.next_look(advice, life)
+            assert look is not None
+            now = max(now, min(due.moment, look))
+        assert advice.start is None or advice.start <= due.moment <= advice.start + width
+        assert now in {due.moment, advice.asked}, (
+            "at that moment, or when it was told of a past one"
+        )
+        orders += 1
+    assert orders > 100

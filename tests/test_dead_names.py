@@ -12,7 +12,7 @@ import pytest
 from nginx_acme.policy import Keep
 from nginx_acme.standing import of_folder
 from nginx_acme.store import Identity, Store
-from tests.fake_ca import certificate_id, refused, slow
+from tests.fake_ca import certificate_id, refused
 from tests.world import DAY, KEY, MINUTE, NOW, World
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nginx_acme.plan import Certificate
     from nginx_acme.ports import Outcome
     from nginx_acme.standing import Standing
+    from tests.fake_ca import Proceed, Reply
 
 HOUR = timedelta(hours=1)
 GOOD, DEAD = "a.example", "www.a.example"
@@ -368,10 +369,23 @@ def test_lost_notes(world: World) -> None:
 def test_cancelled(world: World, resource: str) -> None:
     """Who is stopped amid the order for the rest finishes that one, and waits like after any failure."""
     world.ca.dead.add(DEAD)
-    world.ca.misbehave(resource, slow(30))
     site = world.certificate(GOOD, DEAD)
-    with pytest.raises(TimeoutError):
-        world.run(site, seconds=1.5)
+
+    async def stopped() -> None:
+        reached = asyncio.Event()
+
+        async def hang(proceed: Proceed) -> Reply:
+            await proceed()
+            reached.set()
+            return await asyncio.Future()
+
+        world.ca.misbehave(resource, hang)
+        running = asyncio.create_task(world._run((site,), 60, force=False))
+        await reached.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(stopped())
     assert world.attempt(site).failures == 1
     world.run(site)
     assert len(ordered(world)) == 2
