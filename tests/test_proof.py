@@ -36,9 +36,13 @@ YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 OLD, NEW, RSA = issue(NAMES), issue(NAMES), issue(NAMES, "rsa:2048")
 
 
-def work_for(listen: str, acme: str = "acme local;", more: str = "") -> Work:
+def work_for(listen: str, acme: str = "acme local;") -> Work:
     """What one server with `acme` leaves to do."""
-    text = f"events {{}} http {{ server {{ {listen} server_name {NAMES[0]}; {acme} }} {more} }}"
+    return work_of_text(f"http {{ server {{ {listen} server_name {NAMES[0]}; {acme} }} }}")
+
+
+def work_of_text(text: str) -> Work:
+    """What a configuration leaves to do."""
     source = read_source("/etc/nginx.conf", lambda _: text.encode(), lambda _: [])
     plan = make_plan(source, Facts((1, 30, 0), "host"))
     return work_of(plan, options=(), pid_file="/run/nginx.pid", error_log="stderr")
@@ -140,6 +144,13 @@ def test_kinds_that_hide_each_other(
 def test_not_to_be_seen(listen: str, words: str) -> None:
     """What can't be seen from here is neither served nor not, and it is said why."""
     assert found(work_for(listen), OLD) == [Finding(None, words)]
+
+
+def test_starttls() -> None:
+    """A mail server that begins TLS only when it is asked to is one of these."""
+    server = f"listen 143; protocol imap; starttls only; server_name {NAMES[0]}; acme local;"
+    work = work_of_text(f"mail {{ server {{ {server} }} }}")
+    assert found(work, OLD) == [Finding(None, "only STARTTLS shows it")]
 
 
 def test_no_time(start_nginx: StartNginx, open_path: Path) -> None:
