@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from nginx_acme.local import LocalAuthority
 from nginx_acme.policy import Renew
 from nginx_acme.standing import due_of, left_out_of, life_of
 from nginx_acme.store import Attempt
+from nginx_acme.trying import Try
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from nginx_acme.acme.order import Solver
     from nginx_acme.allowance import Allowance
     from nginx_acme.certificate import Bundle
-    from nginx_acme.identifiers import Name
     from nginx_acme.issuance import Session
     from nginx_acme.limits import Ask, Stop
     from nginx_acme.plan import Certificate
@@ -59,28 +59,6 @@ BLOCKED = "preflight"
 
 class TooLate(NginxAcmeError):
     """The time for new challenges is over; the order stays for the next run."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Try:
-    """One attempt: for which certificate, and what is asked; `failures`: of those before it.
-
-    `forced`: the operator wants it now.
-    """
-
-    certificate: Certificate
-    wanted: Wanted
-    failures: int
-    forced: bool
-
-    @property
-    def folder(self) -> CertificateFolder:
-        return self.wanted.folder
-
-    @property
-    def own(self) -> Bundle | None:
-        """What there is of it."""
-        return self.folder.own(self.wanted.key_type)
 
 
 class Obtaining:
@@ -124,7 +102,7 @@ class Obtaining:
         """
         names, profile, optional = certificate.names, certificate.profile, certificate.optional
         wanted = Wanted(folder, key_type, names, profile, optional)
-        one = _Try(certificate, wanted, folder.attempt(key_type).failures, forced)
+        one = Try(certificate, wanted, folder.attempt(key_type).failures, forced)
         progress = self._ports.progress
         try:
             with self._place(one):
@@ -161,7 +139,7 @@ class Obtaining:
                 words = f"nothing speaks against {', '.join(good)} any more"
                 self._ports.log.notice(f"{folder.label}: {words}")
 
-    async def _shown(self, one: _Try, because: str) -> Bundle:
+    async def _shown(self, one: Try, because: str) -> Bundle:
         progress, label = self._ports.progress, one.folder.label
         progress.started(label, because)
         try:
@@ -177,7 +155,7 @@ class Obtaining:
             until = f"{stop.until:%Y-%m-%d %H:%M:%S} UTC"
             self._ports.log.warn(f"{who} not asked for until {until}: {stop.because}")
 
-    def _note(self, one: _Try, bundle: Bundle) -> None:
+    def _note(self, one: Try, bundle: Bundle) -> None:
         """What is to be known of a certificate that came, besides itself."""
         folder, key_type, now = one.folder, one.wanted.key_type, self._ports.now()
         if not one.certificate.issuer.local:
@@ -191,7 +169,7 @@ class Obtaining:
             f"issued by {facts.issuer}, valid until {facts.not_after:%Y-%m-%d %H:%M} UTC{without}",
         )
 
-    def _let_rest(self, one: _Try, bundle: Bundle) -> None:
+    def _let_rest(self, one: Try, bundle: Bundle) -> None:
         """One that is due when it comes is not asked for again at once."""
         now, life = self._ports.now(), life_of(bundle)
         due = due_of(one.certificate, bundle, None)
@@ -203,7 +181,7 @@ class Obtaining:
 
     # Whom to ask, and for what -----------------------------------------------------------
 
-    async def _obtain(self, one: _Try) -> Bundle:
+    async def _obtain(self, one: Try) -> Bundle:
         issuer = one.certificate.issuer
         if issuer.local:
             return await asyncio.to_thread(self._issue_locally, one.wanted)
@@ -224,7 +202,7 @@ class Obtaining:
         wanted.folder.install(wanted.key_type, bundle, LOCAL)
         return bundle
 
-    async def _ask(self, one: _Try, session: Session) -> Bundle:
+    async def _ask(self, one: Try, session: Session) -> Bundle:
         solver = self._ports.solver(session.account)
         findings = await self._ports.preflight(one.certificate, solver)
         self._doubts[one.folder.label] = findings.warnings
@@ -237,7 +215,7 @@ class Obtaining:
             rest = self._without(failed, one)
         return await self._order(rest, session, solver)
 
-    async def _order(self, one: _Try, session: Session, solver: Solver) -> Bundle:
+    async def _order(self, one: Try, session: Session, solver: Solver) -> Bundle:
         allowance, ask = self._allowance(one), self._ask_of(one)
         allowance.must_be_free(ask)
         try:
@@ -250,18 +228,18 @@ class Obtaining:
         allowance.came(ask)
         return bundle
 
-    def _allowance(self, one: _Try) -> Allowance:
+    def _allowance(self, one: Try) -> Allowance:
         return self._sessions.allowance(one.certificate.issuer)
 
-    def _ask_of(self, one: _Try) -> Ask:
+    def _ask_of(self, one: Try) -> Ask:
         return self._allowance(one).ask(one.folder, one.wanted.values, forced=one.forced)
 
-    def _place(self, one: _Try) -> AbstractContextManager[None]:
+    def _place(self, one: Try) -> AbstractContextManager[None]:
         if one.certificate.issuer.local:
             return nullcontext()
         return self._allowance(one).place(self._ask_of(one))
 
-    def _without_known_dead(self, one: _Try, findings: Findings) -> _Try:
+    def _without_known_dead(self, one: Try, findings: Findings) -> Try:
         """Without what the preflight blocks, and what this run's order for another key failed for.
 
         Raises:
@@ -271,16 +249,16 @@ class Obtaining:
         dead = {**blocked, **self._dead.get(one.folder.label, {})}
         return self._without(OrderFailed(dead), one) if dead else one
 
-    def _without(self, error: OrderFailed | Problem, one: _Try) -> _Try:
+    def _without(self, error: OrderFailed | Problem, one: Try) -> Try:
         """What is asked for without dead names, where it is time to go on without them.
 
         Raises:
             AcmeError: `error`; it isn't, or nothing would be left.
         """
         dead = {**policy.dead_names(error), **self._limited_names(error, one)}
-        rest = tuple(name for name in one.wanted.names if name.value not in dead)
+        rest, now = one.without(dead), self._ports.now()
         lost = [name for name in dead if name not in one.certificate.optional]
-        if rest in {(), one.wanted.names} or (lost and not self._may_leave_out(one, rest)):
+        if rest.wanted.names in {(), one.wanted.names} or (lost and not one.may_become(rest, now)):
             raise error
         label, words = one.folder.label, f"goes on without {', '.join(dead)}: "
         words += "; ".join(map(str, dead.values()))
@@ -290,34 +268,18 @@ class Obtaining:
             self._ports.log.warn(f"{label}: {words}")
         else:
             self._ports.log.notice(f"{label}: {words}")
-        return replace(one, wanted=replace(one.wanted, names=rest))
+        return rest
 
-    def _limited_names(self, error: OrderFailed | Problem, one: _Try) -> Mapping[str, Problem]:
+    def _limited_names(self, error: OrderFailed | Problem, one: Try) -> Mapping[str, Problem]:
         """The names that are as good as dead: limited themselves, since they failed so often."""
         if not isinstance(error, Problem):
             return {}
         found = scopes(error, self._ask_of(one))
         return {scope.name: error for scope in found if scope.kind is Kind.NAME}
 
-    def _may_leave_out(self, one: _Try, rest: Sequence[Name]) -> bool:
-        """Whether it is time for a certificate with no other names than these."""
-        if one.certificate.issuer.all_names:
-            return False
-        own, now = one.own, self._ports.now()
-        has = {name for name in one.folder.identity.names if own and own.facts.covers(name)}
-        remaining = {name.value for name in rest}
-        return policy.may_leave_out(
-            life_of(own),
-            self._due(one),
-            one.failures + 1,
-            now,
-            loses=not has <= remaining,
-            gains=not remaining <= has,
-        )
-
     # How it went -------------------------------------------------------------------------
 
-    def _failed(self, one: _Try, error: NginxAcmeError) -> None:
+    def _failed(self, one: Try, error: NginxAcmeError) -> None:
         """Remember a failure, and tell it."""
         label, attempt = one.folder.label, self._remember(one, error)
         words = str(attempt.problem)
@@ -329,7 +291,7 @@ class Obtaining:
         self._outcome.failed.append(label)
         self._ports.progress.failed(label, words)
 
-    def _hold_back(self, one: _Try, error: NotAsked) -> None:
+    def _hold_back(self, one: Try, error: NotAsked) -> None:
         """Nobody was asked, which is worth a message only to who wants it now."""
         if one.forced:
             self._failed(one, error)
@@ -338,7 +300,7 @@ class Obtaining:
         self._held_back[error.stop] += 1
 
     def _remember(
-        self, one: _Try, error: NginxAcmeError, *, refusal: AcmeError | None = None
+        self, one: Try, error: NginxAcmeError, *, refusal: AcmeError | None = None
     ) -> Attempt:
         """Record a failure and when to try again, before anything else is asked.
 
@@ -353,7 +315,7 @@ class Obtaining:
         one.folder.record(key_type, attempt)
         return attempt
 
-    def _stopped_by(self, one: _Try, error: NginxAcmeError) -> Stop | None:
+    def _stopped_by(self, one: Try, error: NginxAcmeError) -> Stop | None:
         """What stops this one and others with it."""
         if isinstance(error, NotAsked):
             return error.stop
@@ -361,7 +323,7 @@ class Obtaining:
             return None
         return self._allowance(one).refused(error, self._ask_of(one))
 
-    def _next_time(self, one: _Try, error: NginxAcmeError, failures: int) -> datetime:
+    def _next_time(self, one: Try, error: NginxAcmeError, failures: int) -> datetime:
         now = self._ports.now()
         later = error.retry_after if isinstance(error, AcmeError) else None
         if _is_issuing(error):
@@ -373,12 +335,8 @@ class Obtaining:
             permanent=isinstance(error, AcmeError) and error.permanent,
             retry_after=later,
             dice=self._ports.dice(),
-            due=self._due(one),
+            due=one.due,
         )
-
-    def _due(self, one: _Try) -> datetime | None:
-        due = due_of(one.certificate, one.own, one.folder.advice(one.wanted.key_type))
-        return due.moment if due else None
 
     def _doubts_about(self, label: str, error: NginxAcmeError) -> tuple[str, ...]:
         """What the preflight found about names that the CA found wanting, too."""

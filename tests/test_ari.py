@@ -230,3 +230,23 @@ def test_years_of_short_lives(seed: int) -> None:
         )
         orders += 1
     assert orders > 100
+
+
+def test_one_run_an_hour_at_most() -> None:
+    """Hundreds of certificates, each with a time of its own, are asked about in few runs."""
+    chance = random.Random(1)  # noqa: S311 - nobody guesses it
+    asked = [NOW - chance.random() * 6 * HOUR for _ in range(300)]
+    advices = [Advice(moment, moment + 6 * HOUR) for moment in asked]
+    now, runs, questions = NOW, 0, 0
+    while now < NOW + 3 * DAY:
+        now = min(look for advice in advices if (look := ari.next_look(advice, LIFE)))
+        runs += 1
+        for number, advice in enumerate(advices):
+            if ari.is_to_be_asked(advice, LIFE, now):
+                assert now >= advice.ask
+                questions += 1
+                again = now + timedelta(hours=chance.uniform(4.8, 7.2))
+                info = RenewalInfo(NOW + 20 * DAY, NOW + 21 * DAY, retry_after=again)
+                advices[number] = ari.heard(info, advice, LIFE, now, chance.random())
+    assert runs <= 3 * 30
+    assert 3 * 300 * 3 < questions < 3 * 300 * 5
