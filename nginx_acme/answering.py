@@ -99,6 +99,7 @@ class Detour:
             if generation.current(home.instance.path) == self.meanwhile:
                 generation.switch(home.instance.path, self.before)
                 _reload(home)
+                self.meanwhile.discard()
 
     def give_up(self) -> None:
         """The same in a hurry: nginx goes on with this one until somebody reloads it."""

@@ -121,7 +121,7 @@ def before_nginx(
         ports = _ports(scene, progress, lambda _: punctual, deadline=PATIENCE * seconds)
         return await in_time(reconcile(certificates, ports), punctual, seconds)
 
-    with _progress(scene) as progress:
+    with _progress(scene) as progress, scene.store.lock_challenges():
         return asyncio.run(run(progress))
 
 
@@ -147,7 +147,7 @@ def with_responder(
     force: frozenset[Identity],
 ) -> Outcome:
     """The same without an end: nginx doesn't run, and nobody waits for it."""
-    with _progress(scene) as progress:
+    with _progress(scene) as progress, scene.store.lock_challenges():
         ports = _ports(scene, progress, lambda _: responder)
         return asyncio.run(reconcile(certificates, ports, force=force))
 

@@ -72,7 +72,7 @@ class Rehearsal:
                 outcome = self._outcome(certificates, notes, work, master)
         got = 0 if outcome is None else len(outcome.installed)
         number = sum(len(one.key_types) for one in asking)
-        self._log.notice(f"rehearsed: {got} of {number} certificates, nothing was installed")
+        self._log.notice(f"rehearsal: {got} of {number} certificates were issued")
         return got == number
 
     def _twin(self, certificate: Certificate) -> Certificate | None:
@@ -99,9 +99,12 @@ class Rehearsal:
         scene = Scene(notes, self._log, home.launch.signals)
         issuers = dict.fromkeys(one.issuer for one in certificates)
         accounts = [make_account(home.store, issuer, now) for issuer in issuers]
+        all_of_them = frozenset(Identity(*one.identity) for one in certificates)
+        where = ", ".join(dict.fromkeys(issuer.name for issuer in issuers))
+        self._log.notice(f"rehearsal at {where}: nothing is installed")
         if master is None:
             with in_place_of_nginx(home, work) as responder:
-                return with_responder(certificates, scene, responder, frozenset())
+                return with_responder(certificates, scene, responder, all_of_them)
         for account in accounts:
             self._answer_for(account)
         held, pid = listening(master.pid), master.pid
@@ -111,6 +114,7 @@ class Rehearsal:
             [listen for listen in work.answering if listen.address in held],
             answer_for=lambda _, new: self._answer_for(new),
             look=lambda _: exists(pid),
+            force=all_of_them,
         )
 
     def _answer_for(self, account: AccountFolder) -> None:

@@ -62,7 +62,8 @@ def test_rehearsal(make_site: MakeSite, each_pebble: Pebble, start_pebble: Start
     before, certificates, asked = generation(site), kept(site), requests(each_pebble)
     answer = site.run(*REHEARSE)
     assert answer.returncode == 0, answer.stderr
-    assert "rehearsed: 3 of 3 certificates, nothing was installed" in answer.stderr
+    assert "rehearsal: 3 of 3 certificates were issued" in answer.stderr
+    assert "rehearsal at corp-staging: nothing is installed" in answer.stderr
     assert answer.stderr.count("issued by Pebble Intermediate CA") == 3
     assert requests(twin)["POST /certZ"] == 3
     assert requests(each_pebble) == asked
@@ -72,7 +73,7 @@ def test_rehearsal(make_site: MakeSite, each_pebble: Pebble, start_pebble: Start
     accounts = requests(twin)["POST /sign-me-up"]
     answer = site.run(*REHEARSE, "--force", "b.example")
     assert answer.returncode == 0, answer.stderr
-    assert "rehearsed: 1 of 1 certificates" in answer.stderr
+    assert "rehearsal: 1 of 1 certificates" in answer.stderr
     assert requests(twin)["POST /sign-me-up"] == accounts, "it is registered already"
     shown = site.run("account").stdout
     assert f"corp-staging  {twin.directory_url}" in shown
@@ -92,7 +93,7 @@ def test_it_would_fail(make_site: MakeSite, pebble: Pebble, start_pebble: StartP
     before, certificates = generation(site), kept(site)
     answer = site.run(*REHEARSE)
     assert answer.returncode == 1
-    assert "rehearsed: 1 of 2 certificates" in answer.stderr
+    assert "rehearsal: 1 of 2 certificates" in answer.stderr
     assert "(rejectedIdentifier)" in answer.stderr
     assert "next attempt" not in answer.stderr
     assert 'site.internal: the issuer "local" asks nobody' in answer.stderr
@@ -101,7 +102,7 @@ def test_it_would_fail(make_site: MakeSite, pebble: Pebble, start_pebble: StartP
     twin.stop()
     answer = site.run(*REHEARSE)
     assert answer.returncode == 1
-    assert "rehearsed: 0 of 2 certificates" in answer.stderr
+    assert "rehearsal: 0 of 2 certificates" in answer.stderr
     assert (generation(site), kept(site)) == (before, certificates)
 
 

@@ -42,7 +42,9 @@ _GONE = frozenset({"unauthorized", "accountDoesNotExist"})
 
 def run(launch: Launch) -> int:
     """Do it; the exit code is 0 where it is done."""
-    rest = launch.command.rest or ("show",)
+    rest = launch.command.rest
+    if not rest or rest[0] == "--ask":
+        rest = ("show", *rest)
     parser = _parser()
     if not rest[0].startswith("-") and rest[0] not in _DEEDS:
         raise NginxAcmeError(f'unknown word "{rest[0]}"{nearest(rest[0], _DEEDS)}')

@@ -310,9 +310,10 @@ class Store:
     # Locks; who needs two takes them in this order
 
     def lock_challenges(self, *, wait: float = _LOCK_WAIT) -> disk.Lock:
-        """Have a share in the lock of all challenges, as long as some of ours may be armed.
+        """Have a share in the lock of all challenges, as long as some of ours may be open.
 
-        Whoever opens the store meanwhile takes none of them for what a killed process left.
+        Whoever opens the store meanwhile takes none of them for what a killed process left, and no
+        account gets another key.
         """
         self._access.demand()
         return disk.lock(self._challenges_lock, wait=wait, shared=True)
@@ -328,7 +329,12 @@ class Store:
             StateError: somebody does; the message says who.
         """
         self._access.demand()
-        return disk.lock(self._challenges_lock, wait=_LOCK_WAIT)
+        path = self._challenges_lock
+        try:
+            return disk.lock(path, wait=_LOCK_WAIT)
+        except StateError as busy:
+            words = f"certificates are asked for by {disk.holder(path)}, no account is changed now"
+            raise StateError(words, path) from busy
 
     def lock_certificate(self, folder: CertificateFolder, *, wait: float = _LOCK_WAIT) -> disk.Lock:
         """Take the lock of a certificate, as long as its order is worked on.
