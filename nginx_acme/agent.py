@@ -8,7 +8,7 @@
 
 What it does itself is to wait. The work of a turn is done by a short-lived child
 (`nginx-acme renew --agent WHY`), which imports what it likes, runs the code that is installed by
-then, and can fail. It says when the next turn is. One agent for an instance, by a lock.
+then, and can fail. One agent for an instance, by a lock.
 
 Watches on the user's files were tried in its place: they miss bind mounts and network file
 systems, and activate what is half finished. nginx opens the generated main file exactly once for
@@ -26,17 +26,20 @@ import sys
 import time
 
 from nginx_acme import disk, linux
-from nginx_acme.alarms import LOOK, REASONS, STARTED, Alarms
+from nginx_acme.alarms import DUE, LOOK, REASONS, STARTED, SURELY, Alarms
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.master import exists, find_master
 from nginx_acme.process import found_environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from nginx_acme.log import Log
     from nginx_acme.master import Master
+
+LOOKING, RENEWING = KINDS = frozenset({SURELY, LOOK}), frozenset({STARTED, DUE})
+"""The reasons for the two kinds of turns."""
 
 START_WAIT = 60.0
 """Seconds for nginx to write its pid file after it was started."""
@@ -121,21 +124,25 @@ class Agent:
             master = self._master()
 
     def _stay(self, master: Master) -> None:
-        """Turn by turn, until nginx has ended."""
-        turn: _Turn | None = None
+        """Turn by turn, until nginx has ended.
+
+        A HUP doesn't wait for certificates: a turn of either kind may be under way.
+        """
+        turns: dict[frozenset[str], _Turn] = {}
         alarms = Alarms(master.pid, self._main, self._instance)
         while self._wanted and (not alarms.ended or self._succeeded(alarms)):
-            if turn is None and self._why:
-                self._renew_itself()
-                turn = self._begin_turn()
-            if turn is None:
-                self._why |= alarms.wait(self._next)
-            else:
-                self._why |= alarms.wait_for(turn.descriptor, turn.end)
+            for kind in KINDS:
+                if self._why & kind and kind not in turns:
+                    self._begin_turn(kind, turns)
+            self._why |= alarms.wait(
+                self._next if RENEWING not in turns else None,
+                {turn.descriptor: turn.end for turn in turns.values()},
+            )
+            for kind, turn in tuple(turns.items()):
                 if turn.is_over():
-                    self._take_in(turn)
-                    turn = None
-        if turn is not None:
+                    del turns[kind]
+                    self._take_in(kind, turn)
+        for turn in turns.values():
             turn.stop()
 
     # nginx --------------------------------------------------------------------------------
@@ -160,43 +167,45 @@ class Agent:
 
     # Turns --------------------------------------------------------------------------------
 
-    def _begin_turn(self) -> _Turn | None:
-        why = next(reason for reason in REASONS if reason in self._why)
-        self._why.clear()
+    def _begin_turn(self, kind: frozenset[str], turns: dict[frozenset[str], _Turn]) -> None:
+        self._renew_itself(turns)
+        why = next(reason for reason in REASONS if reason in self._why & kind)
+        self._why -= kind
         try:
-            return _Turn([*self._turn_command, why])
+            turns[kind] = _Turn([*self._turn_command, why])
         except OSError as error:
             self._log.error(f"nginx-acme renew can't be started: {error.strerror}")
             self._fault()
-            return None
 
-    def _take_in(self, turn: _Turn) -> None:
+    def _take_in(self, kind: frozenset[str], turn: _Turn) -> None:
         """What a turn has found out, and so when the next one is."""
         said = turn.said()
         if said is None:
             self._log.error(f"nginx-acme renew {turn.words}")
-        else:
-            self._facts.update((name, said[name]) for name in _LEARNT if name in said)
-            self._log.add_file(str(self._facts["error_log"]))
-            self._wanted = said.get("agent") is not False
-        if said is None or said["fault"]:
+            said = {"fault": True}
+        self._facts.update((name, said[name]) for name in _LEARNT if name in said)
+        self._log.add_file(str(self._facts["error_log"]))
+        self._wanted = said.get("agent") is not False
+        if said.get("new"):
+            self._why |= {SURELY, DUE}
+        if kind is RENEWING and said["fault"]:
             self._fault()
-        elif "next" in said:
+        elif kind is RENEWING:
             self._faults = 0
-            self._next = _bounded(said["next"])
+            self._next = _bounded(said.get("next"))
 
     def _fault(self) -> None:
         self._next = time.time() + FAULTS[min(self._faults, len(FAULTS) - 1)]
         self._faults += 1
 
-    def _renew_itself(self) -> None:
+    def _renew_itself(self, turns: Collection[object]) -> None:
         """Be the agent of the package that is installed now, if that is another one.
 
         The lock goes with exec, and the next one takes it. Where the package is gone, this one
-        goes on.
+        goes on. A turn that is under way is not left alone.
         """
         code = _code()
-        if code in {self._code, None}:
+        if code in {self._code, None} or turns:
             return
         self._code = code
         # What nginx reads before the next one watches it is seen by a look.

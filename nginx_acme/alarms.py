@@ -16,17 +16,18 @@ from nginx_acme.master import exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TypeVar
 
     T = TypeVar("T")
 
 STARTED, SURELY, LOOK, DUE = REASONS = ("started", "surely", "look", "due")
-"""Why there is a turn; of several the first one, which does what the others would.
+"""Why there is a turn.
 
-`STARTED`: the agent has. `LOOK`: somebody has read the generated main file. `SURELY`: a process of
-ours has made a generation from the user's files; a HUP may have come before its main file was
-watched. `DUE`: the moment has come, or the clock was set.
+The user's files are looked at because somebody has read the generated main file (`LOOK`), or a
+generation has been made from them, and a HUP may have come before its main file was watched
+(`SURELY`, which needs no other evidence). What is due is got when the agent has started (`STARTED`),
+and when the moment has come, the clock was set or a generation is new (`DUE`).
 """
 
 _WAKE, _GENERATED = b"wake", b"generated"
@@ -35,6 +36,8 @@ _WAKE, _GENERATED = b"wake", b"generated"
 As `store.instances` and `generation` have them, which are too much for who stays for years.
 """
 
+FAR = 86400.0
+"""Seconds to a moment that doesn't matter; so is that of a clock which is set meanwhile."""
 WITHOUT_TIMER = 900.0
 """Seconds between two looks at the clock where nothing tells that it was set."""
 WITHOUT_PIDFD = 5.0
@@ -66,44 +69,48 @@ class Alarms:
         self.ended = not exists(nginx)
         return not self.ended
 
-    def wait(self, moment: float) -> set[str]:
-        """Wait for one of them; which. `moment` is in seconds since the epoch."""
-        left = max(moment - time.time(), 0.0)
-        descriptors = []
-        if self._timer is None:
-            left = min(left, WITHOUT_TIMER)
-        else:
-            self._timer.set(moment)
-            descriptors.append(self._timer.descriptor)
-        why = self._polled(descriptors, left if self._timer is None else None)
-        if time.time() >= moment or (self._timer is not None and self._timer.read()):
-            why.add(DUE)
-        return why
+    def wait(self, moment: float | None, more: Mapping[int, float]) -> set[str]:
+        """Wait for one of them; which.
 
-    def wait_for(self, descriptor: int, end: float) -> set[str]:
-        """The same while a turn goes on, which is over when `descriptor` can be read.
-
-        Nothing is due meanwhile. `end`: by the monotonic clock, at the latest.
+        Args:
+            moment: when something is due, in seconds since the epoch; None: nothing is.
+            more: other descriptors that end the wait when they can be read, with the moments (by
+                the monotonic clock) when they end it anyway.
         """
-        return self._polled([descriptor], max(end - time.monotonic(), 0.0))
-
-    def _polled(self, more: list[int], seconds: float | None) -> set[str]:
         poll = select.poll()
-        for descriptor in more:
+        for descriptor in (*more, *self._descriptors()):
             poll.register(descriptor, select.POLLIN)
-        if self._inotify is not None:
-            poll.register(self._inotify.descriptor, select.POLLIN)
-        if self._nginx >= 0:
-            poll.register(self._nginx, select.POLLIN)
-        else:
-            seconds = WITHOUT_PIDFD if seconds is None else min(seconds, WITHOUT_PIDFD)
+        if self._timer is not None:
+            self._timer.set(time.time() + FAR if moment is None else moment)
+        seconds = min(self._ends(moment, more), default=None)
         ready = {found for found, _ in poll.poll(None if seconds is None else seconds * 1000)}
         if self._nginx in ready:
             os.close(self._nginx)
             self.ended = True
         elif self._nginx < 0:
             self.ended = not exists(self._pid)
-        return self._happened()
+        was_set = self._timer is not None and self._timer.read()
+        why = self._happened()
+        if moment is not None and (was_set or time.time() >= moment):
+            why.add(DUE)
+        return why
+
+    def _descriptors(self) -> Iterator[int]:
+        if self._inotify is not None:
+            yield self._inotify.descriptor
+        if self._timer is not None:
+            yield self._timer.descriptor
+        if self._nginx >= 0:
+            yield self._nginx
+
+    def _ends(self, moment: float | None, more: Mapping[int, float]) -> Iterator[float]:
+        """What ends the wait without a descriptor, in seconds from now."""
+        for end in more.values():
+            yield max(end - time.monotonic(), 0.0)
+        if self._nginx < 0:
+            yield WITHOUT_PIDFD
+        if self._timer is None and moment is not None:
+            yield min(max(moment - time.time(), 0.0), WITHOUT_TIMER)
 
     def _happened(self) -> set[str]:
         why: set[str] = set()
@@ -111,7 +118,7 @@ class Alarms:
             if name == _GENERATED:
                 self._watch_main()
             elif name == _WAKE or mask & linux.IN_Q_OVERFLOW:
-                why.add(SURELY)
+                why |= {SURELY, DUE}
             elif watched == self._watched and mask & linux.IN_OPEN:
                 why.add(LOOK)
         return why

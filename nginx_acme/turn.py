@@ -1,7 +1,7 @@
 """One turn of the agent: what its short-lived child does, and what the agent has to know then.
 
-    somebody told nginx to read its configuration     the user's files are taken up, if they changed
-    otherwise, and where that brought something new   what is due is got (`renewal`)
+    to look      where somebody told nginx to read its configuration, the user's files are taken up
+    to renew     what is due is got (`renewal`)
 
 What goes wrong is said where nginx says it, and the agent learns when to go on.
 """
@@ -36,9 +36,10 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
         why: one of `alarms.REASONS`.
 
     Returns:
-        What the agent takes in: `next`, when to go on, in seconds since the epoch, None where
-        nothing will be due; without it that stays as it was. `fault`: it failed as it should not.
-        And, if it knows, what may be another than before: `agent`, `pid_file`, `error_log`, `stderr`.
+        What the agent takes in. `fault`: it failed as it should not. After a look, `new`: the
+        user's files brought something. Otherwise `next`: when to go on, in seconds since the epoch,
+        None where nothing will be due. And, if it knows, what may be another than before: `agent`,
+        `pid_file`, `error_log`, `stderr`.
     """
     log = Log(sys.stderr, dated=True, error_log=error_log_path(launch.nginx, launch.command, None))
     home = find_home(replace(launch, log=log), root)
@@ -46,12 +47,11 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
     try:
         log.add_file(needed_work(home).error_log)
         home.runtime.open_for_writing()
-        is_new = False
         if why in {LOOK, SURELY}:
-            is_new = _taken_up(home, log, surely=why == SURELY)
-        elif why == STARTED:
-            _note_workers(home)
-        if why != LOOK or is_new:
+            said["new"] = _taken_up(home, log, surely=why == SURELY)
+        else:
+            if why == STARTED:
+                _note_workers(home)
             said["next"] = _renew(home, log)
         said.update(_facts(needed_work(home)))
     except NginxRejected as rejected:
@@ -77,10 +77,7 @@ def _facts(work: Work) -> dict[str, Any]:
 def _taken_up(home: Home, log: Log, *, surely: bool) -> bool:
     """Whether the user's files brought something new; a mistake in them is said as nginx says it."""
     try:
-        is_new = take_up(home, surely=surely)
-        if is_new:
-            home.instance.wake_agent()  # it may have missed a HUP of that moment
-        return is_new
+        return take_up(home, surely=surely)
     except NginxRejected as rejected:
         for line in rejected.lines:
             log.relay(line)

@@ -150,8 +150,9 @@ class Site(NginxServer):
         return list(_processes_about(str(self.folder)))
 
     def agents(self) -> list[int]:
-        """Those of them that are agents, by what `ps` shows."""
-        return [pid for pid in self.processes() if b": agent for" in _read(pid, "cmdline")]
+        """Those of them that are agents, by what `ps` shows; not what they are about to start."""
+        found = [pid for pid in self.processes() if b": agent for" in _read(pid, "cmdline")]
+        return [pid for pid in found if not any(pid in children(other) for other in found)]
 
     def quiet(self) -> int:
         """Wait until the agent has nothing to do; its pid."""

@@ -261,7 +261,7 @@ def test_package_upgrade(make_site: MakeSite, tmp_path: Path) -> None:
 
 
 def test_turn_that_fails(make_site: MakeSite, pebble: Pebble) -> None:
-    """What can't be kept is said once, not again and again, and all goes on when it can be."""
+    """What can't be kept is said by each turn, and then not for a while; all goes on when it can be."""
     site = make_site(pebble)
     site.configure(site.block("a.example"))
     site.start()
@@ -272,9 +272,8 @@ def test_turn_that_fails(make_site: MakeSite, pebble: Pebble) -> None:
     assert site.run("-s", "reload").returncode == 1
     wake(site)
     eventually(lambda: "[error]" in site.error_log())
-    said = site.error_log()
     assert site.quiet() == agent
-    assert site.error_log() == said
+    assert len(re.findall(r"\[error\].*cannot make the folder", site.error_log())) <= 2
     folder.unlink()
     (site.state / "elsewhere").rename(folder)
     wake(site)

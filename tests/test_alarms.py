@@ -55,34 +55,34 @@ def test_read(alarms: Alarms, instance: Path) -> None:
     main = instance / "generated" / "nginx.conf"
     main.read_bytes()
     main.read_bytes()
-    assert alarms.wait(time.time() + FAR) == {LOOK}
-    assert alarms.wait(time.time() - 1) == {DUE}
+    assert alarms.wait(time.time() + FAR, {}) == {LOOK}
+    assert alarms.wait(time.time() - 1, {}) == {DUE}
 
 
 def test_switch(alarms: Alarms, instance: Path) -> None:
     """After a switch it is who opens the new file that is noticed, no longer who opens the old."""
     switch(instance, "2")
-    assert alarms.wait(time.time() - 1) == {DUE}
+    assert alarms.wait(time.time() - 1, {}) == {DUE}
     (instance / "generations" / "2" / "nginx.conf").read_bytes()
-    assert alarms.wait(time.time() + FAR) == {LOOK}
+    assert alarms.wait(time.time() + FAR, {}) == {LOOK}
     (instance / "generations" / "1" / "nginx.conf").read_bytes()
-    assert alarms.wait(time.time() - 1) == {DUE}
+    assert alarms.wait(time.time() - 1, {}) == {DUE}
 
 
 def test_wake(alarms: Alarms, instance: Path) -> None:
     """Another process of ours wakes it; what else is written there doesn't."""
     (instance / "new").touch()
     (instance / "new").rename(instance / "loaded.json")
-    assert alarms.wait(time.time() - 1) == {DUE}
+    assert alarms.wait(time.time() - 1, {}) == {DUE}
     (instance / "new").touch()
     (instance / "new").rename(instance / "wake")
-    assert alarms.wait(time.time() + FAR) == {SURELY}
+    assert alarms.wait(time.time() + FAR, {}) == {SURELY, DUE}
 
 
 def test_moment(alarms: Alarms) -> None:
     """It sleeps until the moment, by the wall clock."""
     moment = float(int(time.time()) + 1)
-    assert alarms.wait(moment) == {DUE}
+    assert alarms.wait(moment, {}) == {DUE}
     assert time.time() >= moment
 
 
@@ -91,7 +91,7 @@ def test_end(alarms: Alarms, process: subprocess.Popen[bytes]) -> None:
     before = alarms.ended
     process.kill()
     process.wait()
-    assert alarms.wait(time.time() + FAR) == set()
+    assert alarms.wait(time.time() + FAR, {}) == set()
     assert (before, alarms.ended) == (False, True)
     assert not alarms.follow(process.pid)
     assert alarms.follow(os.getpid())
@@ -102,7 +102,7 @@ def test_turn(alarms: Alarms) -> None:
     """While a turn goes on nothing is due; its end is noticed, and what it said."""
     turn = _Turn(["/bin/sh", "-c", 'echo "{\\"next\\": 1}"; exit 3'])
     while not turn.is_over():
-        assert alarms.wait_for(turn.descriptor, turn.end) == set()
+        assert alarms.wait(None, {turn.descriptor: turn.end}) == set()
     assert turn.said() == {"next": 1}
     assert turn.words == "ended with exit code 3"
 
@@ -127,7 +127,7 @@ def test_turn_hangs(alarms: Alarms) -> None:
     """One that takes longer than it may is ended."""
     turn = _Turn(["/bin/cat", "/dev/zero"])
     turn.end = time.monotonic() - 1
-    alarms.wait_for(turn.descriptor, turn.end)
+    alarms.wait(None, {turn.descriptor: turn.end})
     wait_for(turn.is_over)
     assert turn.words == "was ended by signal 9"
 
