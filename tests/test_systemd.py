@@ -162,8 +162,20 @@ def test_renewal_brings_back_the_agent(machine: Machine, site: Served) -> None:
     machine.systemctl("enable", "--now", "nginx-acme-renew.timer")
     machine.systemctl("start", "nginx-acme-renew")
     assert agent(machine) in machine.group()
+    assert "NGINX-ACME OK" in machine.run("journalctl", "--unit", "nginx-acme-renew")
     machine.systemctl("stop", "nginx")
     assert is_gone(machine)
+
+
+def test_failed_units(machine: Machine, site: Served) -> None:
+    """`systemctl --failed` shows that what nginx serves isn't well, in spite of the timer."""
+    declared = issuer("gone", "https://127.0.0.1:9/dir", None)
+    start(machine, site.conf("first", declared, acme="acme gone;", main=MAIN))
+    machine.sh("systemctl start nginx-acme-renew || true")
+    assert "nginx-acme-renew.service" in machine.systemctl("--failed")
+    said = machine.run("journalctl", "--unit", "nginx-acme-renew")
+    assert "NGINX-ACME CRITICAL - site.internal is temporary" in said
+    assert machine.show("ActiveState") == "active"
 
 
 def test_rotated_logs(machine: Machine, site: Served) -> None:
