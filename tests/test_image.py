@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.containers import NGINX, STATE, Container, Served, docker, gone_after
+from tests.containers import NGINX, STATE, Container, Served, build, docker, gone_after
 from tests.launcher import eventually, issuer, requests
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def quiet(it: Container) -> int:
 def test_first_process(image: str, site: Served, conf: Path) -> None:
     """It is nginx; edits are taken up by `nginx -s reload` and by a HUP; its stop is clean."""
     conf.write_text(site.conf("first", main=MAIN))
-    with gone_after(Container(*mount(conf), image, *NGINX)) as it:
+    with gone_after(Container(*mount(conf), image)) as it:
         it.wait()
         assert site.says("first")
         assert it.run("cat", "/proc/1/cmdline").startswith("nginx: master process /usr/sbin/nginx")
@@ -87,14 +87,14 @@ def test_starts_without_the_ca(
     """On a volume that another container has filled it needs no CA; `docker logs` tells it all."""
     ca = start_pebble()
     trusting(site, ca, conf)
-    with gone_after(Container(*mount(conf), *root_of(conf), image, *NGINX)) as first:
+    with gone_after(Container(*mount(conf), *root_of(conf), image)) as first:
         first.wait()
         before = site.verified(ca.issuer_root()).leaf
         assert "site.internal: issued by Pebble" in first.log()
         docker("stop", first.id)
         ca.stop()
         volumes = ("--volumes-from", first.id)
-        with gone_after(Container(*volumes, *mount(conf), image, *NGINX)) as second:
+        with gone_after(Container(*volumes, *mount(conf), image)) as second:
             second.wait()
             assert site.shown().leaf == before
 
@@ -104,7 +104,7 @@ def test_stop_during_the_first_wait(image: str, site: Served, conf: Path, silent
     declared = issuer("elsewhere", silent.url, None)
     more = f"{MAIN} acme_start_wait 60s;"
     conf.write_text(site.conf("x", declared, acme="acme elsewhere;", main=more))
-    with gone_after(Container(*mount(conf), image, *NGINX)) as it:
+    with gone_after(Container(*mount(conf), image)) as it:
         eventually(lambda: silent.connections, "the CA's being asked")
         docker("stop", it.id)
         assert it.state("ExitCode") == "0"
@@ -114,7 +114,7 @@ def test_restarts(image: str, site: Served, conf: Path, start_pebble: StartPebbl
     """One that is restarted again and again asks a CA that refuses no more often than it should."""
     ca = start_pebble(blocked=["site.internal"])
     trusting(site, ca, conf)
-    with gone_after(Container(*mount(conf), *root_of(conf), image, *NGINX)) as it:
+    with gone_after(Container(*mount(conf), *root_of(conf), image)) as it:
         it.wait()
         assert site.says("first")
         asked = requests(ca)["POST /order-plz"]
@@ -124,17 +124,37 @@ def test_restarts(image: str, site: Served, conf: Path, start_pebble: StartPebbl
         assert requests(ca)["POST /order-plz"] == asked == 1
 
 
+def look(it: Container) -> None:
+    """The health check, as after an hour without one; it must succeed."""
+    it.sh("touch --date='2 hours ago' /run/nginx-acme.looked && nginx-acme-healthcheck")
+
+
 def test_killed_agent(image: str, site: Served, conf: Path) -> None:
-    """The health check brings it back; nginx, whose child it has become, only wonders."""
+    """The health check brings it back; nginx, whose child it was, notes its end and goes on."""
     conf.write_text(site.conf("first", main=MAIN))
-    with gone_after(Container(*mount(conf), image, *NGINX)) as it:
+    with gone_after(Container(*mount(conf), image)) as it:
         it.wait()
         agent = quiet(it)
         it.run("kill", "-KILL", str(agent))
         eventually(lambda: f"unknown process {agent} exited on signal 9" in it.log())
-        (check,) = docker("inspect", "--format", "{{.Config.Healthcheck.Test}}", image).splitlines()
-        it.sh(check.removeprefix("[CMD-SHELL ").removesuffix("]"))
+        look(it)
         assert quiet(it) != agent
+        assert "the agent was gone, it is started again" in it.log()
+        assert "NGINX-ACME" not in it.log()
+        assert site.says("first")
+
+
+def test_health_without_a_certificate(image: str, site: Served, conf: Path) -> None:
+    """Nobody stops a container for a CA that can't be reached; `docker logs` tells of it."""
+    declared = issuer("gone", "https://127.0.0.1:9/dir", None)
+    conf.write_text(site.conf("first", declared, acme="acme gone;", main=MAIN))
+    with gone_after(Container(*mount(conf), image)) as it:
+        it.wait()
+        quiet(it)
+        it.run("nginx-acme-healthcheck")
+        assert "NGINX-ACME" not in it.log()
+        look(it)
+        assert "NGINX-ACME CRITICAL - site.internal is temporary" in it.log()
         assert site.says("first")
 
 
@@ -169,7 +189,7 @@ def test_read_only(image: str, site: Served, conf: Path) -> None:
     """With a root file system that is read-only it needs no more than nginx, and the volume."""
     conf.write_text(site.conf("first", main=MAIN))
     ours = ("--read-only", "--tmpfs", "/run", "--tmpfs", "/var/lib/nginx")
-    with gone_after(Container(*ours, *mount(conf), image, *NGINX)) as it:
+    with gone_after(Container(*ours, *mount(conf), image)) as it:
         it.wait()
         quiet(it)
         conf.write_text(site.conf("second", main=MAIN))
@@ -178,15 +198,12 @@ def test_read_only(image: str, site: Served, conf: Path) -> None:
         assert "[error]" not in it.log()
 
 
-def test_other_user(image: str, site: Served, conf: Path, tmp_path: Path) -> None:
-    """All of it works as a user other than root, whom the volume belongs to."""
-    state = tmp_path / "state"
-    state.mkdir()
-    state.chmod(0o777)
+def test_other_user(image: str, site: Served, conf: Path) -> None:
+    """An image whose nginx is no root is one of these, too: its volume belongs to that user."""
+    tag = build(f"{image}:other-user", NGINX_USER="101")
     conf.write_text(site.conf("first", main=MAIN))
-    ours = ("--user", "101:101", "--volume", f"{state}:{STATE}", "--tmpfs", "/run:uid=101")
-    temporary = ("--tmpfs", "/var/lib/nginx:uid=101")
-    with gone_after(Container(*ours, *temporary, *mount(conf), image, *NGINX)) as it:
+    ours = ("--tmpfs", "/run:uid=101", "--tmpfs", "/var/lib/nginx:uid=101")
+    with gone_after(Container(*ours, *mount(conf), tag)) as it:
         it.wait()
         quiet(it)
         conf.write_text(site.conf("second", main=MAIN))
