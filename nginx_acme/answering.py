@@ -6,6 +6,7 @@ and to let nginx take it up. Not from the user's files, which may be under the o
     answer_instead        for an account in place of another one, from now on
     answer_any_instead    the same for tokens that nobody has opened
     answer_also           for more accounts than before, and a way back
+    answer_as             for accounts of another node, as they are there by now
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from nginx_acme import generation
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test, use
 from nginx_acme.errors import NginxRejected, ReloadFailed, StateError
-from nginx_acme.generate import answers_for, with_answer, with_hosts_of
+from nginx_acme.generate import answers_for, with_answer, with_hosts, with_hosts_of
 from nginx_acme.loaded import reload_and_note
 from nginx_acme.running import needed_work, running_master
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from nginx_acme.generate import Answer
     from nginx_acme.generation import Generation
@@ -80,6 +81,26 @@ def answer_also(home: Home, more: Iterable[Answer]) -> Detour | None:
         return Detour(home, before, _use(home, texts))
 
 
+def answer_as(home: Home, answers: Sequence[Answer]) -> bool:
+    """Let nginx answer for accounts as another node has them; whether that is new.
+
+    It goes on answering for those before them, which their node may still be asking for.
+
+    Raises:
+        NginxAcmeError: as `answer_also`.
+    """
+    with home.store.lock_generation(home.instance):
+        before = dict(_current(home).texts())
+        texts = {path: with_hosts(text, answers) for path, text in before.items()}
+        for answer in answers:
+            if not _is_answered(answer, texts):
+                texts = {path: with_answer(text, answer) for path, text in texts.items()}
+        if texts == before:
+            return False
+        _use(home, texts)
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Detour:
     """A generation that nginx runs for a while."""
@@ -122,7 +143,7 @@ def _is_answered(answer: Answer, texts: Mapping[str, str]) -> bool:
 def _use(home: Home, texts: Mapping[str, str]) -> Generation:
     """The current generation with other texts, if nginx accepts it and takes it up."""
     before, work, instance = _current(home), needed_work(home), home.instance.path
-    anew = generation.write(instance, before.user_main, texts, exclude=home.store.root)
+    anew = generation.write(instance, before.user_main, texts, exclude=home.state.root)
     said = test(home.launch, parse(work.options), anew)
     if not said.ok:
         anew.discard()

@@ -20,7 +20,7 @@ from nginx_acme import generation
 from nginx_acme.beside import wake_agent
 from nginx_acme.draft import Proposal, left_to_do, use, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
-from nginx_acme.launch import SHELTER, free_addresses, understand, utc_now
+from nginx_acme.launch import free_addresses, is_shelter, understand, utc_now
 from nginx_acme.loaded import reload_and_note
 from nginx_acme.master import find_master, worker_marks
 from nginx_acme.places import borrow, keep
@@ -31,6 +31,7 @@ from nginx_acme.running import as_started, current_work, started_at, test_curren
 from nginx_acme.sockets import listening
 from nginx_acme.standing import missing
 from nginx_acme.store import Store
+from nginx_acme.taking import take_now
 
 if TYPE_CHECKING:
     from nginx_acme.generation import Generation
@@ -118,13 +119,14 @@ def _as_started(understood: Understood, master: Master) -> Understood:
     found, log, store = started_at(master), understood.launch.log, understood.home.store
     if found is None:
         raise NginxAcmeError('nginx must be restarted once to use "acme"')
-    root, home = found[0], understood.home
-    if os.path.basename(root) == SHELTER:
-        home = replace(home, runtime=Store(root))
-        log.warn(
-            f'nginx was started while "{store.root}" could not be written; no CA is asked until it'
-            " is restarted"
-        )
+    root, home, issue = found[0], understood.home, understood.plan.settings.issue
+    if is_shelter(root):
+        home = home.sheltered_at(root)
+        if issue:
+            log.warn(
+                f'nginx was started while "{store.root}" could not be written, or with "acme_issue"'
+                " off; no CA is asked until it is restarted"
+            )
     elif root != store.root:
         moved = Store(root)
         home = replace(home, store=moved, runtime=moved)
@@ -132,6 +134,8 @@ def _as_started(understood: Understood, master: Master) -> Understood:
             f'nginx was started with the state in "{root}", "{store.root}" is used after the next'
             " restart"
         )
+    if not issue and not home.sheltered:
+        log.warn('"acme_issue off" is used after the next restart; until then no CA is asked')
     running = as_started(home, master)
     if running is None:
         raise NginxAcmeError(
@@ -145,16 +149,15 @@ def _written(running: Understood, master: Master) -> Generation:
     home, plan, now = running.home, running.plan, utc_now()
     free = free_addresses(running, listening(master.pid))
     home.runtime.open_for_writing()
-    if home.sheltered:
-        return write(running, borrow(plan, home.store, home.stand_ins, now), free)
-    return write(running, keep(plan, home.store, now), free)
+    take_now(running)
+    return write(running, keep(plan, home.store, now, home.source), free)
 
 
 def _activate(running: Understood, written: Generation, master: Master) -> None:
     """Make nginx read it, if it accepts it; else the generation before stays, or comes back."""
     home, work = running.home, left_to_do(running)
     drafted = Proposal(running, written).accepted()
-    if not home.sheltered:
+    if running.asks:
         _issue_locally(running)
     with home.runtime.lock_generation(home.instance):
         before = generation.current(home.instance.path)

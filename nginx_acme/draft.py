@@ -34,7 +34,7 @@ def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> 
         home.instance.path,
         home.main,
         generate(understood.source, understood.plan, places.layout(added, home.instance.public)),
-        exclude=home.store.root,
+        exclude=home.state.root,
     )
 
 
@@ -76,12 +76,13 @@ def nowhere(nginx: Nginx) -> str | None:
 
 def left_to_do(understood: Understood) -> Work:
     """What a generation of this configuration leaves to do."""
-    launch = understood.launch
+    launch, source = understood.launch, understood.home.source
     return work_of(
         understood.plan,
         options=launch.command.settings(understood.home.main, prefix=launch.prefix),
         pid_file=understood.pid_file,
         error_log=understood.error_log,
+        source=None if source is None else source.root,
     )
 
 

@@ -53,6 +53,7 @@ _ANY = " if ($nginx_acme_any) { return 200 $nginx_acme_token.$nginx_acme_any; }"
 """After the others: an open token is answered for the account that it is open for."""
 _ANY_MAP = ' map $nginx_acme_token $nginx_acme_any { "" ""; default $nginx_acme_thumbprint; }'
 _HOSTS = re.compile(r" map \$host \$nginx_acme_thumbprint \{[^{}]*\}")
+_HOST = re.compile(r" (\S+) ([-\w]+);")
 
 _LONGEST_VARIABLE = 46
 """Characters; with a longer name nginx's `variables_hash_bucket_size` had to be raised."""
@@ -124,6 +125,16 @@ def with_hosts_of(text: str, old: Answer, new: Answer) -> str:
     """A text that `generate` made, with any token of an account's hosts answered for another."""
     before, after = f" {old.thumbprint};", f" {new.thumbprint};"
     return _HOSTS.sub(lambda found: found[0].replace(before, after), text)
+
+
+def with_hosts(text: str, answers: Iterable[Answer]) -> str:
+    """A text that `generate` made, with any token of these accounts' hosts answered for them."""
+    anew = {key(host): answer.thumbprint for answer in answers for host in answer.hosts}
+
+    def entry(found: re.Match[str]) -> str:
+        return f" {found[1]} {anew.get(found[1], found[2])};"
+
+    return _HOSTS.sub(lambda table: _HOST.sub(entry, table[0]), text)
 
 
 def mirrored(folder: str, path: str) -> str:

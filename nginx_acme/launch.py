@@ -9,6 +9,7 @@ Nothing here writes, asks a CA or touches a running nginx.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import contextmanager
@@ -52,7 +53,13 @@ STATE_PATH_VARIABLE = "NGINX_ACME_STATE_PATH"
 
 
 SHELTER = "unsaved"
-"""The folder that takes the place of a state directory that can't be written."""
+"""How folders are called that take the place of a state directory that can't or mustn't be written."""
+_SHORT_HASH = 8
+
+
+def is_shelter(root: str) -> bool:
+    """Whether a folder takes the place of a state directory."""
+    return os.path.basename(root).startswith(f"{SHELTER}-")
 
 
 def utc_now() -> datetime:
@@ -104,7 +111,8 @@ class Home:
     """Where the things of one nginx are kept.
 
     `store` has keys and certificates. `runtime` has the generations, those of this nginx under
-    `name`: that is the store, too, or another folder where the store can't or mustn't be written.
+    `name`: that is the store, too, but for rehearsals. `source` is the state directory where that
+    can't or mustn't be written: then `store` is a private folder, and takes what is new there.
     """
 
     launch: Launch
@@ -112,6 +120,7 @@ class Home:
     store: Store
     runtime: Store
     name: str
+    source: Store | None = None
 
     @property
     def instance(self) -> Instance:
@@ -129,9 +138,19 @@ class Home:
         return f"{self.instance.path}/certificates"
 
     @property
+    def state(self) -> Store:
+        """The state directory that the operator knows."""
+        return self.source or self.store
+
+    @property
     def sheltered(self) -> bool:
-        """Whether the generations are where nothing is kept."""
-        return os.path.basename(self.runtime.root) == SHELTER
+        """Whether it lives from a private folder; no CA is asked from there."""
+        return is_shelter(self.runtime.root)
+
+    def sheltered_at(self, root: str) -> Home:
+        """The same, living from the private folder `root`."""
+        shelter = Store(root)
+        return replace(self, store=shelter, runtime=shelter, source=self.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +190,24 @@ class Understood:
         for message, place in self.plan.warnings:
             self.launch.log.warn(f"{message} in {place}" if place else message)
 
+    @property
+    def asks(self) -> bool:
+        """Whether this nginx asks CAs, and the issuer `local`."""
+        return self.plan.settings.issue and not self.home.sheltered
+
     def at(self, runtime: Store) -> Understood:
         """The same with its generations elsewhere."""
         return replace(self, home=replace(self.home, runtime=runtime))
+
+    def sheltered(self) -> Understood:
+        """The same, living from a private folder that is made; one for each state directory.
+
+        Raises:
+            StateError: no such folder can be written.
+        """
+        digest = hashlib.sha256(os.fsencode(self.home.state.root)).hexdigest()[:_SHORT_HASH]
+        root = f"{disk.private_folder(self.launch.environ)}/{SHELTER}-{digest}"
+        return replace(self, home=self.home.sheltered_at(root))
 
 
 def understand(launch: Launch, *, always: bool = False) -> Understood | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
+from nginx_acme.draft import left_to_do
 from nginx_acme.launch import understand
 from nginx_acme.log import printable
 from nginx_acme.master import find_master
 from nginx_acme.policy import Keep, Wait
 from nginx_acme.proof import about
 from nginx_acme.report import Overview, Row
-from nginx_acme.running import current_work
+from nginx_acme.running import current_work, why_silent
 from nginx_acme.standing import standings
 
 if TYPE_CHECKING:
@@ -37,32 +38,37 @@ def gather(home: Home, now: datetime) -> Overview:
         ConfigError: a mistake in that.
         StateError: the state directory can't be read.
     """
-    certificates, pid_file = _wanted(home)
+    certificates, pid_file, silent = _wanted(home)
     master = find_master(pid_file) if pid_file else None
     proofs = home.instance.proofs()
     return Overview(
         now=now,
         instance=home.name,
-        state=home.store.root,
+        state=home.state.root,
         nginx_pid=master.pid if master else None,
         agent_pid=disk.held_by(home.instance.agent_lock),
         last_look=home.instance.last_look(),
         rows=tuple(
-            _row(one, about(one, proofs), now) for one in standings(certificates, home.store, now)
+            _row(one, about(one, proofs), now, silent=silent is not None)
+            for one in standings(certificates, home.store, now)
         ),
+        silent=silent,
     )
 
 
-def _wanted(home: Home) -> tuple[Sequence[Certificate], str | None]:
-    """Which certificates there are to be, and nginx's pid file."""
+def _wanted(home: Home) -> tuple[Sequence[Certificate], str | None, str | None]:
+    """Which certificates there are to be, nginx's pid file, and why no CA is asked."""
     work = current_work(home)
     if work is not None:
-        return work.certificates, work.pid_file
+        return work.certificates, work.pid_file, why_silent(home, work)
     understood = understand(home.launch)
-    return (understood.plan.certificates, understood.pid_file) if understood else ((), None)
+    if understood is None:
+        return (), None, None
+    silent = why_silent(home, left_to_do(understood))
+    return understood.plan.certificates, understood.pid_file, silent
 
 
-def _row(one: Standing, proof: Proof | None, now: datetime) -> Row:
+def _row(one: Standing, proof: Proof | None, now: datetime, *, silent: bool) -> Row:
     """With words of others as they may be shown to anybody, on a terminal too."""
     facts = one.shown.facts if one.shown else None
     certificate = one.certificate
@@ -81,7 +87,7 @@ def _row(one: Standing, proof: Proof | None, now: datetime) -> Row:
         renewal=one.due.moment if one.due else None,
         renewal_by=one.due.word if one.due else None,
         explanation_url=_explanation(one),
-        next_attempt=_next(one, now),
+        next_attempt=_next(one, None if silent else now),
         failures=one.attempt.failures,
         problem=one.attempt.problem and printable(one.attempt.problem),
         path=one.folder.bundle_path(one.key_type) if one.folder else "",
@@ -114,7 +120,7 @@ def _state(one: Standing, now: datetime) -> str:
     return "temporary" if one.shown.facts.temporary else "other"
 
 
-def _next(one: Standing, now: datetime) -> datetime | None:
+def _next(one: Standing, now: datetime | None) -> datetime | None:
     match one.decision:
         case Keep():
             return None

@@ -20,6 +20,7 @@ from nginx_acme.certificate import new_key, temporary
 from nginx_acme.errors import StateError
 from nginx_acme.generate import Answer, Layout
 from nginx_acme.key_types import file_name
+from nginx_acme.plan.addresses import whose_hosts
 from nginx_acme.store import Identity
 from nginx_acme.store.labels import variable_of
 
@@ -52,8 +53,15 @@ class Places:
         return Layout(lambda identity, key: self.paths[identity, key], self.answers, added, public)
 
 
-def keep(plan: Plan, store: Store, now: datetime) -> Places:
+def keep(plan: Plan, store: Store, now: datetime, source: Store | None = None) -> Places:
     """Places in the store, which is open for writing; it has something at each of them then.
+
+    Args:
+        plan: says what for.
+        store: has them.
+        now: the wall clock.
+        source: the state directory, where `store` is a private folder. The nearest certificate may
+            be there, too, and whose challenges are answered is known there alone.
 
     Raises:
         ConfigError: an account key of the operator's is none.
@@ -64,18 +72,19 @@ def keep(plan: Plan, store: Store, now: datetime) -> Places:
     for certificate in plan.certificates:
         folder = store.create(_identity(certificate), [name.value for name in certificate.names])
         for key_type in certificate.key_types:
-            _place(store, folder, key_type, stand_ins)
+            _place(store, folder, key_type, stand_ins, source)
             paths[folder.identity, key_type] = folder.bundle_path(key_type)
     for key_type in _nameless(plan):
         path = f"{store.root}/certificates/{NAMELESS}/{file_name(key_type)}"
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
-    return Places(paths, answers(plan, store, now))
+    if source is None:
+        return Places(paths, answers(plan, store, now))
+    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, source))
 
 
 def answers(plan: Plan, store: Store, now: datetime) -> tuple[Answer, ...]:
     """What nginx says for each account; an account that isn't there gets its key now."""
-    asked = [issuer for issuer in plan.issuers if not issuer.local]
-    made = [(issuer, make_account(store, issuer, now)) for issuer in asked]
+    made = [(issuer, make_account(store, issuer, now)) for issuer in _asked(plan.issuers)]
     return _each_once(
         answer
         for issuer, account in made
@@ -135,8 +144,7 @@ def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
     for key_type in _nameless(plan):
         path = f"{folder}/{NAMELESS}-{file_name(key_type)}"
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
-    asked = [issuer for issuer in plan.issuers if not issuer.local]
-    return Places(paths, borrow_answers(asked, plan.whose_hosts, store))
+    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, store))
 
 
 def _readable(ask: Callable[[], T | None]) -> T | None:
@@ -155,19 +163,19 @@ def _path_in(store: Store, identity: Identity, key_type: str) -> str | None:
 
 
 def borrow_answers(
-    issuers: Iterable[Issuer], whose_hosts: Mapping[str, Issuer], store: Store
+    issuers: Iterable[Issuer], hosts: Mapping[str, Issuer], store: Store
 ) -> tuple[Answer, ...]:
     """What nginx says for each account, and nobody's thumbprint where there is none.
 
     Args:
         issuers: those that are asked by challenges.
-        whose_hosts: as in a plan.
+        hosts: whose each host is, where any token is answered.
         store: need not be open for writing.
     """
     return _each_once(
         answer
         for issuer in issuers
-        for answer in _borrowed_answers(store, issuer, _hosts(whose_hosts, issuer))
+        for answer in _borrowed_answers(store, issuer, _hosts(hosts, issuer))
     )
 
 
@@ -180,8 +188,31 @@ def _borrowed_answers(store: Store, issuer: Issuer, hosts: tuple[str, ...]) -> I
     yield Answer(name, "A" * 43, store.challenges(name), hosts)
 
 
-def _hosts(whose_hosts: Mapping[str, Issuer], issuer: Issuer) -> tuple[str, ...]:
-    return tuple(host for host, whose in whose_hosts.items() if whose == issuer)
+def answers_known(certificates: Iterable[Certificate], store: Store) -> tuple[Answer, ...]:
+    """What nginx says for the accounts that there are, and for any token of their hosts.
+
+    Raises:
+        StateError: the store can't be read.
+    """
+    wanted = tuple(certificates)
+    hosts = whose_hosts(wanted)
+    issuers = _asked(dict.fromkeys(one.issuer for one in wanted))
+    found = ((issuer, find_account(store, issuer)) for issuer in issuers)
+    return _each_once(
+        answer
+        for issuer, account in found
+        if account is not None
+        for answer in answers_of(store, account, _hosts(hosts, issuer))
+    )
+
+
+def _asked(issuers: Iterable[Issuer]) -> list[Issuer]:
+    """Those who look at challenges."""
+    return [issuer for issuer in issuers if not issuer.local]
+
+
+def _hosts(hosts: Mapping[str, Issuer], issuer: Issuer) -> tuple[str, ...]:
+    return tuple(host for host, whose in hosts.items() if whose == issuer)
 
 
 def _each_once(found: Iterable[Answer]) -> tuple[Answer, ...]:
@@ -204,7 +235,13 @@ def _nameless(plan: Plan) -> Iterator[str]:
     return iter(found)
 
 
-def _place(store: Store, folder: CertificateFolder, key_type: str, stand_ins: _StandIns) -> None:
+def _place(
+    store: Store,
+    folder: CertificateFolder,
+    key_type: str,
+    stand_ins: _StandIns,
+    source: Store | None = None,
+) -> None:
     """Let nginx have the nearest certificate there is where its own is missing or over.
 
     Who holds the lock is about to put a better one there, and has placed something before.
@@ -219,6 +256,8 @@ def _place(store: Store, folder: CertificateFolder, key_type: str, stand_ins: _S
         if not _is_wanting(folder, key_type, stand_ins.now):
             return
         nearest = store.nearest(folder.identity, key_type, stand_ins.now)
+        if nearest is None and source is not None:
+            nearest = _readable(partial(source.nearest, folder.identity, key_type, stand_ins.now))
         if nearest is not None or not _is_standing_in(folder.read(key_type), stand_ins.now):
             bundle = nearest or stand_ins.make(folder.identity.names, key_type)
             folder.place_nearest(key_type, bundle)

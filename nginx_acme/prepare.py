@@ -15,25 +15,26 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk, generation
+from nginx_acme import generation
 from nginx_acme.beside import start_agent
 from nginx_acme.directives import hint
 from nginx_acme.draft import Proposal, draft, left_to_do, nowhere, use, write
 from nginx_acme.errors import StateError
-from nginx_acme.launch import SHELTER, free_addresses, runs, understand, utc_now
+from nginx_acme.launch import free_addresses, runs, understand, utc_now
 from nginx_acme.loaded import on_disk
 from nginx_acme.places import answers, borrow, keep
 from nginx_acme.process import check
 from nginx_acme.publish import publish
 from nginx_acme.standing import unfinished
 from nginx_acme.store import Store
+from nginx_acme.taking import take_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from nginx_acme.challenges.http01 import Responder
     from nginx_acme.generation import Generation
-    from nginx_acme.launch import Home, Launch, Understood
+    from nginx_acme.launch import Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
 
@@ -76,20 +77,23 @@ def in_store(
         )
 
 
-def in_shelter(understood: Understood) -> Home:
-    """With nothing written to the state directory.
+def in_shelter(understood: Understood) -> None:
+    """From a private folder, with nothing written to the state directory and nobody asked.
 
-    Certificates are served as they are; generation and stand-ins are in a private folder, and
-    what would be kept for later isn't.
+    Raises:
+        NginxRejected: nginx refuses it.
+        StateError: the private folder can't be written.
     """
-    shelter = Store(f"{disk.private_folder(understood.launch.environ)}/{SHELTER}")
-    shelter.open_for_writing()
-    sheltered = understood.at(shelter)
-    places = borrow(sheltered.plan, sheltered.home.store, sheltered.home.stand_ins, utc_now())
-    drafted = draft(sheltered, places, free_addresses(sheltered))
-    _switch(sheltered, drafted)
-    publish(sheltered.home, understood.launch.log, utc_now())
-    return sheltered.home
+    home, plan = understood.home, understood.plan
+    home.store.open_for_writing()
+    take_now(understood)
+    places = keep(plan, home.store, utc_now(), home.source)
+    drafted = draft(understood, places, free_addresses(understood))
+    if runs(understood):
+        return
+    _switch(understood, drafted)
+    home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
+    publish(home, understood.launch.log, utc_now())
 
 
 def _switch(understood: Understood, drafted: Generation) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.account import find_account
-from nginx_acme.answering import answer_also, answer_instead
+from nginx_acme.answering import answer_also, answer_as, answer_instead
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.conclusion import conclude
 from nginx_acme.errors import ConfigError, NginxAcmeError, NginxRejected
@@ -23,13 +23,21 @@ from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
 from nginx_acme.master import exists
-from nginx_acme.places import answer_of, answers_of
+from nginx_acme.places import answer_of, answers_known, answers_of
 from nginx_acme.policy import DAILY
+from nginx_acme.ports import Outcome
 from nginx_acme.reload import RELOAD_WAIT
-from nginx_acme.running import needed_work, running_master, test_current
+from nginx_acme.running import (
+    needed_work,
+    running_master,
+    test_current,
+    wanted_since,
+    why_silent,
+)
 from nginx_acme.sockets import listening
 from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
+from nginx_acme.taking import next_look, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +47,6 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.master import Master
-    from nginx_acme.ports import Outcome
     from nginx_acme.store import AccountFolder, Identity
     from nginx_acme.work import Work
 
@@ -83,6 +90,8 @@ class Renewal:
         store, home = self._home.store, self._home
         with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
             work, master = needed_work(home), running_master(self._home)
+        if why_silent(home, work) is not None:
+            return self._take(work)
         due = self._is_due(work, force)
         if master is None and work.answering and due:
             return self._without_nginx(work, force)
@@ -104,6 +113,20 @@ class Renewal:
         is_behind = master is not None and bool(self._behind(work))
         if outcome is not None and (is_behind or outcome.installed[watch.activated :]):
             self._activate(work, outcome.installed[watch.activated :])
+        return outcome
+
+    def _take(self, work: Work) -> Outcome:
+        """What another node has got, and whose challenges it wants answered."""
+        home, outcome, now = self._home, Outcome(), utc_now()
+        if home.source is not None:
+            outcome.installed += take(work.certificates, home.source, home.store, self._log, now)
+        if outcome.installed or self._behind(work):
+            self._activate(work, outcome.installed)
+        if home.source is not None:
+            answer_as(home, answers_known(work.certificates, home.source))
+        found = standings(work.certificates, home.store, now)
+        outcome.missing += [one.label for one in found if not one.usable]
+        outcome.look_at(next_look(wanted_since(home), now, missing=bool(outcome.missing)))
         return outcome
 
     def _activate_early(self, work: Work, installed: Sequence[Wanted]) -> bool:

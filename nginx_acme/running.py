@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, StateError
-from nginx_acme.launch import SHELTER, Home, home_at, state_path
+from nginx_acme.launch import Home, home_at, state_path
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import read_source
@@ -47,11 +48,18 @@ def find_home(launch: Launch, root: str | None = None) -> Home:
     home = home_at(launch, Store(root))
     master = find_master(pid_path(launch.nginx, launch.command, said.get("pid")))
     found = None if master is None else started_at(master)
-    if master is None or found is None:
+    if master is not None and found is not None:
+        home = as_started(home_at(launch, Store(found[0])), master) or home
+    return _with_source(home)
+
+
+def _with_source(home: Home) -> Home:
+    """The same with the state directory that it takes its certificates from, if there is one."""
+    try:
+        work = current_work(home)
+    except StateError:  # to be told by whoever needs it
         return home
-    if os.path.basename(found[0]) == SHELTER:
-        return as_started(replace(home, runtime=Store(found[0])), master) or home
-    return as_started(home_at(launch, Store(found[0])), master) or home
+    return home if work is None or work.source is None else replace(home, source=Store(work.source))
 
 
 def _said(launch: Launch) -> dict[str, str]:
@@ -95,6 +103,17 @@ def current_work(home: Home) -> Work | None:
     return None if current is None or text is None else from_json(text, current.work)
 
 
+def why_silent(home: Home, work: Work) -> str | None:
+    """Why this nginx asks no CA, nor the issuer `local`; None: it does."""
+    if work.issue and not home.sheltered:
+        return None
+    why = f'nginx was started while "{home.state.root}" could not be written'
+    if not work.issue:
+        why = '"acme_issue" is off'
+    taken = f', what is new in "{home.state.root}" is taken' if home.source else ""
+    return f"{why}: no CA is asked{taken}"
+
+
 def needed_work(home: Home) -> Work:
     """The same; StateError without one."""
     work = current_work(home)
@@ -102,6 +121,17 @@ def needed_work(home: Home) -> Work:
         path = home.instance.path
         raise StateError(f'"{path}" has no generation yet, start nginx first', path)
     return work
+
+
+def wanted_since(home: Home) -> datetime:
+    """When the current generation was made.
+
+    Raises:
+        StateError: there is none.
+    """
+    needed_work(home)
+    status = os.stat(f"{home.instance.generated}/")
+    return datetime.fromtimestamp(status.st_mtime, UTC)
 
 
 def running_master(home: Home) -> Master | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from nginx_acme.challenges.http01 import Responder
-    from nginx_acme.launch import Home, Launch, Understood
+    from nginx_acme.launch import Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
 
@@ -44,23 +44,27 @@ def start(launch: Launch) -> NoReturn:
     if understood is None:
         launch.become_nginx(launch.command.argv)
     launch.log.add_file(understood.error_log)
-    home = understood.home
+    if not understood.plan.settings.issue:
+        understood = understood.sheltered()
     if not runs(understood):
         understood.tell_warnings()
-        home = _prepared(understood)
-    launch.become_nginx(launch.command.for_nginx(home.generated_main))
+        understood = _prepared(understood)
+    launch.become_nginx(launch.command.for_nginx(understood.home.generated_main))
 
 
-def _prepared(understood: Understood) -> Home:
-    """Make everything ready for nginx; where its generation is."""
-    try:
-        _prepare_in_store(understood)
-        return understood.home
-    except StateError as error:
-        understood.launch.log.error(f"{error}; no CA is asked until it can be written")
-        from nginx_acme.prepare import in_shelter
+def _prepared(understood: Understood) -> Understood:
+    """Make everything ready for nginx; the same with its generation where that is."""
+    if understood.asks:
+        try:
+            _prepare_in_store(understood)
+            return understood
+        except StateError as error:
+            understood.launch.log.error(f"{error}; no CA is asked until it can be written")
+            understood = understood.sheltered()
+    from nginx_acme.prepare import in_shelter
 
-        return in_shelter(understood)
+    in_shelter(understood)
+    return understood
 
 
 def _prepare_in_store(understood: Understood) -> None:

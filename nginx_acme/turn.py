@@ -100,8 +100,6 @@ def _renew(home: Home, log: Log) -> float | None:
     """
     from nginx_acme.renewal import BETWEEN_RELOADS, Renewal  # noqa: PLC0415 - 0.3 s, seldom needed
 
-    if home.sheltered:
-        return None
     outcome = Renewal(home, log).once()
     if outcome is None or outcome.next is None:
         return None

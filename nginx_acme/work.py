@@ -30,7 +30,7 @@ class Work:
     `options` are nginx's arguments that say which instance is meant (`-p`, `-c` of the user's
     file, `-e`, `-g`), `answering` the addresses where nginx answers challenges, `shown` where a
     client sees which certificate. `agent`, `issue`, `hooks` and `answer_any` are those of
-    `Settings`.
+    `Settings`. `source` is the state directory, where the generation is in a private folder.
     """
 
     options: tuple[str, ...]
@@ -43,6 +43,7 @@ class Work:
     issue: bool = True
     hooks: tuple[Hook, ...] = ()
     answer_any: bool = False
+    source: str | None = None
 
     @property
     def issuers(self) -> tuple[Issuer, ...]:
@@ -50,7 +51,14 @@ class Work:
         return tuple(dict.fromkeys(one.issuer for one in self.certificates))
 
 
-def work_of(plan: Plan, *, options: tuple[str, ...], pid_file: str, error_log: str) -> Work:
+def work_of(
+    plan: Plan,
+    *,
+    options: tuple[str, ...],
+    pid_file: str,
+    error_log: str,
+    source: str | None = None,
+) -> Work:
     """What a plan leaves to do."""
     return Work(
         options=options,
@@ -63,6 +71,7 @@ def work_of(plan: Plan, *, options: tuple[str, ...], pid_file: str, error_log: s
         issue=plan.settings.issue,
         hooks=plan.settings.hooks,
         answer_any=plan.settings.answer_any,
+        source=source,
     )
 
 
@@ -90,6 +99,7 @@ def from_json(text: bytes, path: str) -> Work:
             issue=data.get("issue", True),
             hooks=tuple(Hook(**hook) for hook in data.get("hooks", ())),
             answer_any=data.get("answer_any", False),
+            source=data.get("source"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StateError(f'"{path}" is damaged, reload nginx to write it anew', path) from error

@@ -304,4 +304,4 @@ def test_unwritable_state(make_site: MakeSite) -> None:
     site._environ["RUNTIME_DIRECTORY"] = str(private)
     site.start()
     document = json.loads(fetch_plain(port, "s0", path="/x").body)
-    assert [row["state"] for row in document["certificates"]] == ["missing"]
+    assert [row["state"] for row in document["certificates"]] == ["temporary"]

@@ -48,6 +48,8 @@ def _plan(understood: Understood) -> Iterator[str]:
     plan = understood.plan
     yield f"configuration  {understood.home.main}"
     yield f"state          {understood.home.store.root}"
+    if not plan.settings.issue:
+        yield 'requests       none, "acme_issue" is off: what is new in the state directory is taken'
     for certificate in plan.certificates:
         yield ""
         yield from _certificate(understood, certificate)
@@ -71,13 +73,15 @@ def _certificate(understood: Understood, certificate: Certificate) -> Iterator[s
         yield f"    for {place}"
     try:
         for one in standings([certificate], understood.home.store, utc_now()):
-            yield f"    {one.key_type}: {_what(one)}"
+            yield f"    {one.key_type}: {_what(one, issue=understood.plan.settings.issue)}"
     except StateError as error:  # of a user who may not look
         yield f"    {', '.join(certificate.key_types)}: {error}"
 
 
-def _what(one: Standing) -> str:
+def _what(one: Standing, *, issue: bool) -> str:
     match one.decision:
+        case Renew() | Wait() if not issue:
+            return "to be taken when there is a new one"
         case Renew(because):
             return f"to be requested, {because}"
         case Wait(until, because):

@@ -19,7 +19,7 @@ from nginx_acme.commands import parser_for
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.identifiers import NotCertifiable, name_of
 from nginx_acme.master import find_master
-from nginx_acme.running import find_home, needed_work
+from nginx_acme.running import find_home, needed_work, why_silent
 from nginx_acme.store import Identity
 from nginx_acme.turn import turn
 
@@ -65,9 +65,14 @@ def run(launch: Launch) -> int:
     home = find_home(launch, given.state)
     work = needed_work(home)
     launch.log.add_file(work.error_log)
+    force = _named(given.force, work)
+    if (why := why_silent(home, work)) is not None:
+        if force or given.dry_run:
+            raise NginxAcmeError(why)
+        launch.log.notice(why)
     if given.dry_run:
-        return 0 if _rehearse(home, work, _named(given.force, work)) else 1
-    outcome = _renew(home, _named(given.force, work))
+        return 0 if _rehearse(home, work, force) else 1
+    outcome = _renew(home, force)
     _bring_back_agent(home)
     return 1 if outcome is None or outcome.failed else 0
 

@@ -100,6 +100,8 @@ def _ports(case: Case) -> Iterator[Finding]:
 
 def _state(case: Case) -> Iterable[Finding]:
     """Nothing, where it may be anywhere."""
+    if not case.issue:
+        return [host.judge_source(*gather.source(case))]
     known = case.understood is not None or case.work is not None
     return host.judge_state(gather.state(case)) if known else ()
 

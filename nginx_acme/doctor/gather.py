@@ -26,7 +26,7 @@ from nginx_acme.doctor.certificates import Kept, Sighting
 from nginx_acme.doctor.host import Folder, Port, State, User
 from nginx_acme.doctor.nginx import Care, Program, Running, unit_of
 from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
-from nginx_acme.launch import SHELTER
+from nginx_acme.launch import is_shelter
 from nginx_acme.master import workers
 from nginx_acme.process import bindable
 from nginx_acme.proof import look
@@ -68,13 +68,14 @@ def running(case: Case) -> Running:
     """What the pid file names, compared with the configuration."""
     master, home = case.master, case.home
     found = started_at(master) if master is not None else None
-    sheltered = found is not None and os.path.basename(found[0]) == SHELTER
+    sheltered = found is not None and is_shelter(found[0])
+    unwritable = sheltered and (case.work is None or case.work.issue)
     return Running(
         pid=master.pid if master is not None else None,
         begun=case.work is not None,
         ours=sheltered or (master is not None and as_started(home, master) is not None),
         conf=master.conf if master is not None else None,
-        sheltered=sheltered,
+        sheltered=unwritable,
         unknown=tuple(unknown(case)),
     )
 
@@ -199,6 +200,12 @@ def state(case: Case) -> State:
         secret=[_folder(path) for name in _SECRET if os.path.isdir(path := f"{store.root}/{name}")],
         workers=_workers(case.launch.nginx, case.understood),
     )
+
+
+def source(case: Case) -> tuple[str, int]:
+    """The state directory that another node writes, and how many certificates are there."""
+    store = case.understood.home.store if case.understood is not None else case.home.state
+    return store.root, len(store.folders())
 
 
 def _unwritable(root: str, there: str) -> str | None:

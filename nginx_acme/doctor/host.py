@@ -111,6 +111,15 @@ def judge_state(state: State) -> Iterator[Finding]:
         yield from _for_workers(state, state.workers)
 
 
+def judge_source(root: str, certificates: int) -> Finding:
+    """The state directory of a node that asks no CA, and how many certificates are there."""
+    if not certificates:
+        return wrong(STATE, root, "has no certificates to be taken", "mount it, or copy it here")
+    return fine(
+        STATE, root, f"has {certificates} certificate{'s' * (certificates != 1)} to be taken"
+    )
+
+
 def _usable(state: State) -> Finding:
     if state.newer:
         return wrong(

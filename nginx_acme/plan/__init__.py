@@ -26,6 +26,7 @@ from nginx_acme.plan.addresses import (
     added_listens,
     answering_servers,
     challenge_listens,
+    contested,
     deaf_servers,
     plain_listens,
     redirect_ports,
@@ -126,7 +127,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         (_DEAF.format(address, server.kind), source.place(server.block))
         for address, server in deaf_servers(listens, servers, plain)
     ]
-    hosts = whose_hosts(certificates, wanted.warnings) if settings.answer_any else {}
+    hosts = whose_hosts(certificates) if settings.answer_any else {}
     return Plan(
         settings=settings,
         certificates=certificates,
@@ -140,5 +141,5 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         redirect_ports=redirect_ports(wanted.managed, certificates, tls),
         ours=said.all,
         serves_already=serves_already(servers, wanted.managed, tls),
-        warnings=(*wanted.warnings, *deaf),
+        warnings=(*wanted.warnings, *contested(hosts, certificates), *deaf),
     )

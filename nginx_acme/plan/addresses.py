@@ -131,28 +131,29 @@ def challenged_hosts(certificate: Certificate) -> Iterator[str]:
             yield f"[{name.value}]" if ":" in name.value else name.value
 
 
-def whose_hosts(
-    certificates: Iterable[Certificate], warnings: list[tuple[str, Place | None]]
-) -> dict[str, Issuer]:
-    """For whose account each host answers, where it does so for any token.
-
-    There can be one answer only, the first issuer's; `warnings` get a word on each other one.
-    """
+def whose_hosts(certificates: Iterable[Certificate]) -> dict[str, Issuer]:
+    """For whose account each host answers, where it does so for any token: the first issuer's."""
     hosts: dict[str, Issuer] = {}
     for certificate in certificates:
-        issuer = certificate.issuer
         for host in challenged_hosts(certificate):
-            first = hosts.setdefault(host, issuer)
-            if (first.directory_url, first.account_key) != (
-                issuer.directory_url,
-                issuer.account_key,
-            ):
+            hosts.setdefault(host, certificate.issuer)
+    return hosts
+
+
+def contested(
+    hosts: Mapping[str, Issuer], certificates: Iterable[Certificate]
+) -> Iterator[tuple[str, Place]]:
+    """A warning for each host where another issuer looks for the answer of its own account."""
+    for certificate in certificates:
+        other = certificate.issuer
+        for host in challenged_hosts(certificate):
+            first = hosts.get(host, other)
+            if (first.directory_url, first.account_key) != (other.directory_url, other.account_key):
                 text = (
                     f'"acme_challenge_answer any" answers for {host} as "{first.name}" wants it, so'
-                    f' "{issuer.name}" must not come upon another node than the one that asks it'
+                    f' "{other.name}" must not come upon another node than the one that asks it'
                 )
-                warnings.append((text, certificate.places[0]))
-    return hosts
+                yield text, certificate.places[0]
 
 
 def redirect_ports(

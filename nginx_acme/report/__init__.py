@@ -65,7 +65,8 @@ class Overview:
     """One nginx (an instance of the state directory `state`) and its certificates at `now`.
 
     `agent_pid` is the process that does what is due beside it, `last_look` when the certificates
-    were last looked at for what is due, by that one, by `renew` or by a start or reload.
+    were last looked at for what is due, by that one, by `renew` or by a start or reload. `silent`
+    says why no CA is asked from here.
     """
 
     now: datetime
@@ -75,6 +76,7 @@ class Overview:
     agent_pid: int | None
     last_look: datetime | None
     rows: tuple[Row, ...]
+    silent: str | None = None
 
 
 def span(delta: timedelta) -> str:

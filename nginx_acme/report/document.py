@@ -23,6 +23,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "nginx_pid": overview.nginx_pid,
         "agent_pid": overview.agent_pid,
         "last_look": time_text(overview.last_look),
+        "silent": overview.silent,
         "certificates": [certificate(row) for row in overview.rows],
     }
 

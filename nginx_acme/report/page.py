@@ -100,6 +100,7 @@ def to_html(overview: Overview) -> str:
 <footer>
 <p>Times to come are counted from the last look. There is one at least once a day; if that was longer
 ago, nobody looks after these certificates any more, and <code>nginx-acme status</code> says more.</p>
+{f"<p>{_escaped(overview.silent)}</p>" if overview.silent else ""}
 <p>nginx-acme &middot; {_escaped(overview.instance)} in {_escaped(overview.state)}</p>
 </footer>
 </body>

@@ -62,6 +62,8 @@ class _Table:
         if is_stale(overview):
             said = "Nobody looks after them any more; that is done by: nginx-acme renew"
             yield self._in(_COLORS[WATCH], said)
+        if overview.silent:
+            yield from self._wrapped(overview.silent, "")
         if not overview.rows:
             return
         yield ""
@@ -73,7 +75,8 @@ class _Table:
         if level == ACT:
             yield ""
             yield "What is in the way is shown by: nginx-acme doctor"
-            yield "One is asked for at once by: nginx-acme renew --force NAME"
+            if not overview.silent:
+                yield "One is asked for at once by: nginx-acme renew --force NAME"
 
     def _of(self, row: Row, cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
         level, wrong = verdict(row), trouble(row)

@@ -135,6 +135,10 @@ class CertificateFolder:
             return None
         return None if bundle is None or bundle in self.revocations else bundle
 
+    def was_refused(self, key_type: str, bundle: Bundle) -> bool:
+        """Whether this is the one that nginx refused when it was put back last."""
+        return disk.read(self._refused_path(key_type)) == bundle.pem
+
     def issued(self, key_type: str) -> Issued | None:
         """Who issued what lies at `bundle_path`; None where that isn't known."""
         bundle = self.read(key_type)
@@ -223,7 +227,8 @@ class CertificateFolder:
             return False
         refused = disk.read(path)
         if refused is not None:
-            disk.replace(f"{path}.refused", refused, mode=records.PRIVATE_FILE, durable=False)
+            aside = self._refused_path(key_type)
+            disk.replace(aside, refused, mode=records.PRIVATE_FILE, durable=False)
         self._write(key_type, previous, durable=True)
         return True
 
@@ -302,6 +307,9 @@ class CertificateFolder:
 
     def _previous_path(self, key_type: str) -> str:
         return self.bundle_path(key_type).removesuffix(".pem") + ".previous.pem"
+
+    def _refused_path(self, key_type: str) -> str:
+        return f"{self.bundle_path(key_type)}.refused"
 
     @property
     def _state_path(self) -> str:
