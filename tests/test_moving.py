@@ -1,12 +1,14 @@
-"""Coming from another ACME client, as the README says: with the certificates that there are."""
+"""Coming from another ACME client, and going back to nginx alone, as the README says."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.launcher import eventually, requests
+from tests.servers import ROOT, NginxServer, listens, nginx_conf
 from tests.store.bundles import issue
 
 if TYPE_CHECKING:
@@ -21,11 +23,7 @@ if TYPE_CHECKING:
     StartPebble = Callable[..., Pebble]
 
 NAMES = ("a.example", "www.a.example")
-COPY = """
-install -d -m 0700 "$STATE/certificates/$NAME"
-(umask 077; cat "$LIVE/privkey.pem" "$LIVE/fullchain.pem" >"$STATE/certificates/$NAME/$TYPE.pem")
-"""
-"""What the README says."""
+README = (ROOT / "README.md").read_text()
 
 
 def live(folder: Path, key_type: str = "ecdsa:256", *, age: float = 0) -> Bundle:
@@ -39,9 +37,12 @@ def live(folder: Path, key_type: str = "ecdsa:256", *, age: float = 0) -> Bundle
 
 
 def copy(site: Site, folder: Path, key_type: str = "ecdsa-256") -> None:
-    """Copy it into the state directory, which need not be there yet."""
-    environ = {"STATE": str(site.state), "NAME": NAMES[0], "LIVE": str(folder), "TYPE": key_type}
-    subprocess.run(("sh", "-ec", COPY), env={**site.environ, **environ}, check=True)
+    """Copy it into the state directory, which isn't there yet, by the commands of the README."""
+    found = re.search(r"^ +STATE=\S+ NAME=\S+ LIVE=\S+\n((?: +\S.*\n)+)", README, re.MULTILINE)
+    assert found is not None
+    given = {"STATE": str(site.state), "NAME": NAMES[0], "LIVE": str(folder)}
+    commands = found[1].replace("ecdsa-256", key_type)
+    subprocess.run(("sh", "-ec", commands), env={**site.environ, **given}, check=True)
 
 
 def serial(site: Site) -> int:
@@ -97,3 +98,20 @@ def test_copied_rsa_certificate(
     assert site.run("-s", "reload").returncode == 0
     eventually(lambda: site.one_status()["problem"], "an attempt at another one")
     assert serial(site) == bundle.facts.serial
+
+
+def test_nginx_alone(make_site: MakeSite, nginx: str) -> None:
+    """What `nginx-acme -T` shows in place of `acme` is what nginx needs without us."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"), settings="acme_redirect off;")
+    site.start()
+    before = site.shown("a.internal").leaf
+    shown = site.run("-T").stdout
+    site.stop()
+    lines = dict(re.findall(r"(ssl_certificate\w*) ([^;]+);", shown))
+    assert set(lines) == {"ssl_certificate", "ssl_certificate_key"}
+    text = " ".join(f"{name} {path};" for name, path in lines.items())
+    alone = NginxServer(site.folder, nginx_conf(site.block("a.internal", text)), binary=nginx)
+    with alone:
+        eventually(lambda: listens(site.tls), "nginx")
+        assert site.shown("a.internal").leaf == before
