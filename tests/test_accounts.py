@@ -45,8 +45,8 @@ def renewed(site: Site, name: str) -> None:
 def test_show(make_site: MakeSite, each_pebble: Pebble) -> None:
     """What is known of an account is shown without a question to the CA; with --ask it is asked."""
     site = make_site(each_pebble)
-    contact = "acme_contact admin@corp.example;"
-    site.configure(site.block("a.example"), settings=contact)
+    settings = "acme_contact admin@corp.example; acme_agent off;"
+    site.configure(site.block("a.example"), settings=settings)
     answer = site.run("account")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "    account     none yet, it is made with the first order" in answer.stdout
