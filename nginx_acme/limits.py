@@ -23,7 +23,7 @@ from nginx_acme.errors import NO_TYPE, Problem, Unreachable
 from nginx_acme.policy import FARTHEST, HOURLY, JITTER, believed, retry_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from nginx_acme.acme.presets import Bucket, Rates
@@ -179,19 +179,31 @@ class Limits:
         buckets = self._buckets(ask, rates)
         return max((_next(self.full.get(key), bucket, now) for key, bucket in buckets), default=now)
 
-    def turns(self, asks: Iterable[Ask], rates: Rates | None, now: datetime) -> list[datetime]:
+    def turns(self, asks: Sequence[Ask], rates: Rates | None, now: datetime) -> list[datetime]:
         """When each of a queue is to be asked, whoever is first in it first.
 
         Those whose turns are near to each other share one (`PAUSE`), which is not later than the
         last one's own.
         """
-        limits, moments = self, []
-        for ask in asks:
-            moment = limits.turn(ask, rates, now)
-            limits = limits.ordered(ask, rates, moment)
-            moments.append(min(moment, now + LONGEST_TURN))
+        moments = [min(at, now + LONGEST_TURN) for at in self.moments(asks, rates, now)]
         last = max(moments, default=now)
         return [min(now + math.ceil((moment - now) / PAUSE) * PAUSE, last) for moment in moments]
+
+    def moments(self, asks: Sequence[Ask], rates: Rates | None, now: datetime) -> list[datetime]:
+        """When each of a queue could be ordered.
+
+        Who has to wait for a name doesn't keep those behind from the account's orders meanwhile.
+        """
+        full, moments = dict(self.full), [now] * len(asks)
+        for of_account in (False, True):
+            for number in sorted(range(len(asks)), key=moments.__getitem__):
+                buckets = {
+                    key: bucket
+                    for key, bucket in self._buckets(asks[number], rates)
+                    if (key == _ACCOUNT) is of_account
+                }
+                moments[number] = _taken(full, buckets, moments[number])
+        return moments
 
     def _buckets(self, ask: Ask, rates: Rates | None) -> Iterator[tuple[str, Bucket]]:
         """Those that an order counts for, and whose they are."""
@@ -214,11 +226,10 @@ class Limits:
 
     def ordered(self, ask: Ask, rates: Rates | None, now: datetime) -> Limits:
         """An order is about to be made."""
-        spent = {
-            key: max(self.full.get(key, now), now) + timedelta(seconds=bucket.seconds)
-            for key, bucket in self._buckets(ask, rates)
-        }
-        return replace(self, full={**self.full, **spent}) if spent else self
+        full = dict(self.full)
+        for key, bucket in self._buckets(ask, rates):
+            full[key] = max(full.get(key, now), now) + timedelta(seconds=bucket.seconds)
+        return replace(self, full=full)
 
     def refused(
         self, error: AcmeError, ask: Ask, rates: Rates | None, now: datetime, dice: float
@@ -343,6 +354,15 @@ def _next(full: datetime | None, bucket: Bucket, now: datetime) -> datetime:
     if full is None:
         return now
     return max(now, full - timedelta(seconds=(bucket.orders - 1) * bucket.seconds))
+
+
+def _taken(full: dict[str, datetime], buckets: Mapping[str, Bucket], now: datetime) -> datetime:
+    """When all of these buckets let an order through; they have one less then."""
+    moments = (_next(full.get(key), bucket, now) for key, bucket in buckets.items())
+    moment = max(moments, default=now)
+    for key, bucket in buckets.items():
+        full[key] = max(full.get(key, moment), moment) + timedelta(seconds=bucket.seconds)
+    return moment
 
 
 def _emptied(scope: Scope, stop: Stop, rates: Rates | None, now: datetime) -> dict[str, datetime]:

@@ -153,6 +153,21 @@ def decide(
     return Renew(reason)
 
 
+def comes_along(due: Due, window_start: datetime | None, now: datetime) -> bool:
+    """Whether what isn't due is renewed with others that are, for one reload in place of many.
+
+    Never before the CA's window; without one, up to an hour early.
+
+    Args:
+        due: when and by whose word it is renewed otherwise.
+        window_start: of the CA's advice, if there is any.
+        now: the wall clock.
+    """
+    if due.word is Word.RENEWAL_INFORMATION:
+        return window_start is not None and window_start <= now
+    return due.moment <= now + HOURLY
+
+
 def _reason(life: Life | None, due: Due | None, now: datetime) -> str:
     if life is None:
         return "there is no certificate yet"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nginx_acme.disk import Lock
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.ports import Ports
+    from nginx_acme.standing import Standing
     from nginx_acme.store import CertificateFolder
 
 LOCK_WAIT = 10.0
@@ -83,6 +84,8 @@ class _Queue:
 
     waiting: list[tuple[tuple[int, float], int, _Entry]] = field(default_factory=list)
     aside: list[_Entry] = field(default_factory=list)
+    renews: bool = False
+    """Whether it was a certificate's time to give way to another one."""
     _arrivals: int = 0
 
     def put(self, place: tuple[int, float], entry: _Entry) -> None:
@@ -111,6 +114,7 @@ class _Run:
         self._outcome = outcome
         self._queues: dict[Issuer, _Queue] = {}
         self._broken: set[Certificate] = set()
+        self._is_renewing = False
         self._stack = AsyncExitStack()
         self._sessions = Sessions(ports)
         names = [n.value for c in certificates if c.issuer.local for n in c.names]
@@ -122,7 +126,8 @@ class _Run:
             async with self._stack:
                 async with asyncio.TaskGroup() as tasks:
                     for certificate in self._certificates:
-                        tasks.create_task(self._line_up(certificate))
+                        tasks.create_task(self._consult(certificate))
+                self._line_up_all()
                 async with asyncio.TaskGroup() as tasks:
                     for queue in self._queues.values():
                         for _ in queue.waiting[:AT_ONCE]:
@@ -156,17 +161,13 @@ class _Run:
 
     # The queue ---------------------------------------------------------------------------
 
-    async def _line_up(self, certificate: Certificate) -> None:
-        """Let it queue, if it is to be asked for; whether it is, its CA and the preflight may say."""
+    async def _consult(self, certificate: Certificate) -> None:
+        """Hear its CA and the preflight, where they may say that it is to be asked for now."""
         with self._kept_apart(certificate):
             folder = self._folder(certificate)
             if folder.identity not in self._force:
                 await self._advisers.ask(certificate, folder)
                 await self._bring_forward(certificate, folder)
-            due = self._due(certificate, folder)
-            if due:
-                queue = self._queues.setdefault(certificate.issuer, _Queue())
-                self._put(queue, _Entry(certificate, folder, tuple(due)))
 
     async def _bring_forward(self, certificate: Certificate, folder: CertificateFolder) -> None:
         """Let what waits because of what the preflight said be asked for now, if it is good."""
@@ -175,6 +176,26 @@ class _Run:
             with held:
                 held_back = self._held_back(certificate, folder)
                 await self._obtaining.bring_forward(certificate, folder, held_back)
+
+    def _line_up_all(self) -> None:
+        """Let those queue who are to be asked for; where one is renewed, others come along."""
+        left = [each for each in self._certificates if not self._lines_up(each)]
+        self._is_renewing = any(queue.renews for queue in self._queues.values())
+        if self._is_renewing:
+            for certificate in left:
+                self._lines_up(certificate)
+
+    def _lines_up(self, certificate: Certificate) -> bool:
+        """Whether there is anything to ask for; it is in the queue then."""
+        due: dict[str, str] = {}
+        if certificate not in self._broken:
+            with self._kept_apart(certificate):
+                folder = self._folder(certificate)
+                due = self._due(certificate, folder)
+                if due:
+                    queue = self._queues.setdefault(certificate.issuer, _Queue())
+                    self._put(queue, _Entry(certificate, folder, tuple(due)))
+        return bool(due)
 
     def _folder(self, certificate: Certificate) -> CertificateFolder:
         folder = self._ports.store.find(Identity(*certificate.identity))
@@ -188,6 +209,7 @@ class _Run:
             for one in of_folder(entry.certificate, entry.folder, self._ports.now())
         }
         one = found.pop(entry.left[0])
+        queue.renews |= one.usable and one.to_ask is not None
         second = any(other.usable for other in found.values())
         queue.put(rank(life_of(one.bundle), one.attempt.failures, second=second), entry)
 
@@ -246,7 +268,7 @@ class _Run:
                     entry.folder.record(key_type, replace(attempt, next=moment))
         self._ports.log.notice(
             f"{issuer.name} takes no more orders now: {len(entries)} certificates wait for their"
-            f" turns, the last one until {moments[-1]:%Y-%m-%d %H:%M} UTC"
+            f" turns, the last one until {max(moments):%Y-%m-%d %H:%M} UTC"
         )
 
     def _warn_of_wrong_time(self, folder: CertificateFolder, key_type: str) -> None:
@@ -282,9 +304,18 @@ class _Run:
         """The key types that are to be asked for now, and why."""
         if folder.identity in self._force:
             return dict.fromkeys(certificate.key_types, "it was asked for")
-        now = self._ports.now()
-        found = of_folder(certificate, folder, now)
-        return {one.key_type: one.to_ask for one in found if one.to_ask is not None}
+        found = of_folder(certificate, folder, self._ports.now())
+        return {one.key_type: why for one in found if (why := self._why(one)) is not None}
+
+    def _why(self, one: Standing) -> str | None:
+        """Why a key type is to be asked for now; None: it isn't."""
+        if one.to_ask is not None or not self._is_renewing:
+            return one.to_ask
+        if not isinstance(one.decision, Keep) or one.due is None:
+            return None
+        start = one.advice.start if one.advice else None
+        soon = policy.comes_along(one.due, start, self._ports.now())
+        return "others are renewed, and it is to be soon" if soon else None
 
     def _held_back(self, certificate: Certificate, folder: CertificateFolder) -> tuple[str, ...]:
         """The key types that wait because of what the preflight said."""

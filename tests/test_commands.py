@@ -91,6 +91,19 @@ def test_plan_of_what_is_there(make_site: MakeSite, pebble: Pebble) -> None:
 
 
 @AS_NOBODY
+def test_plan_of_many(make_site: MakeSite) -> None:
+    """A first issue that takes long says how long, and which wildcard would save the wait."""
+    site = make_site()
+    names = [f"n{number}.example.org" for number in range(60)]
+    site.configure(*(site.block(name, "acme letsencrypt;") for name in names))
+    answer = site.run("plan").stdout
+    assert "letsencrypt takes 300 orders at once and then one every 36 s; 60 certificates" in answer
+    assert "60 of them are for names below example.org, which takes until 20" in answer
+    assert "one for *.example.org would do, by a dns-01 challenge" in answer
+    site.configure(*(site.block(name, "acme letsencrypt;") for name in names[:50]))
+    assert "at once" not in site.run("plan").stdout
+
+
 def test_plan_unread(make_site: MakeSite) -> None:
     """A user who may not read the state gets the plan, and is told so."""
     site = make_site()

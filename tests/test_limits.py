@@ -382,6 +382,13 @@ def test_turns_of_weeks() -> None:
     assert moments == sorted(moments)
 
 
+def test_turns_beside_a_crowded_name() -> None:
+    """Who waits a week for a name keeps nobody behind from ordering meanwhile."""
+    limits = refused(Limits(), limited("example.co.uk", 36))
+    others = [ask(f"n{number}.example") for number in range(3)]
+    assert limits.turns([*[SITE] * 100, *others], RATES, NOW)[-3:] == [NOW] * 3
+
+
 @given(st.lists(st.booleans(), max_size=60), st.floats(0, 3e5), st.sampled_from([LETSENCRYPT, ""]))
 def test_turns_keep_the_limit(free: list[bool], seconds: float, url: str) -> None:
     """Whoever keeps the turns never finds a bucket empty, and who is first is not served last."""

@@ -319,3 +319,20 @@ def test_four_attempts_an_hour_at_most() -> None:
 def test_clock_is_set(now: datetime, expected: bool) -> None:  # noqa: FBT001
     """A clock before the release was made is no clock."""
     assert policy.clock_is_set(now) is expected
+
+
+@pytest.mark.parametrize(
+    ("due", "window_start", "expected"),
+    [
+        pytest.param(Due(NOW + HOUR, Word.LIFETIME), None, True, id="in an hour"),
+        pytest.param(Due(NOW + HOUR + MINUTE, Word.LIFETIME), None, False, id="later"),
+        pytest.param(Due(NOW + HOUR, Word.RENEW_BEFORE), None, True, id="by the operator's word"),
+        pytest.param(Due(NOW + DAY, Word.RENEWAL_INFORMATION), NOW, True, id="in the CA's window"),
+        pytest.param(
+            Due(NOW + MINUTE, Word.RENEWAL_INFORMATION), NOW + MINUTE, False, id="before its window"
+        ),
+    ],
+)
+def test_comes_along(due: Due, window_start: datetime | None, expected: bool) -> None:  # noqa: FBT001
+    """What is nearly due is renewed with others, but never before its CA's window."""
+    assert policy.comes_along(due, window_start, NOW) is expected

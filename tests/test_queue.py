@@ -264,6 +264,19 @@ def test_four_failures_an_hour(world: World) -> None:
     assert world.attempt(wanted[4]).next == NOW + HOUR
 
 
+def test_together(world: World) -> None:
+    """What is due within the hour is renewed with what is due now: one run, one reload."""
+    early, late, later = (world.certificate(f"{name}.example") for name in ("a", "b", "c"))
+    for wait, site in ((90 * MINUTE, early), (DAY, late), (DAY, later)):
+        world.run(site)
+        world.clock += wait
+    world.clock = NOW + 60 * DAY
+    outcome = world.run(early, late, later)
+    assert {wanted.values for wanted in outcome.installed} == {("a.example",), ("b.example",)}
+    world.clock = NOW + 119 * DAY
+    assert not world.run(early, late).installed
+
+
 # --- what is remembered ---------------------------------------------------------------------
 
 

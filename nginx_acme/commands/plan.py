@@ -9,10 +9,14 @@ import difflib
 import sys
 from typing import TYPE_CHECKING
 
+from nginx_acme.account import find_account
+from nginx_acme.acme.presets import rates
 from nginx_acme.commands import parser_for
-from nginx_acme.errors import StateError
+from nginx_acme.errors import ConfigError, StateError
+from nginx_acme.forecast import forecast
 from nginx_acme.generate import generate
 from nginx_acme.launch import understand, utc_now
+from nginx_acme.limits import Ask, Limits
 from nginx_acme.places import borrow
 from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.standing import standings
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nginx_acme.launch import Launch, Understood
-    from nginx_acme.plan import Certificate
+    from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.standing import Standing
 
 
@@ -53,6 +57,8 @@ def _plan(understood: Understood) -> Iterator[str]:
     for certificate in plan.certificates:
         yield ""
         yield from _certificate(understood, certificate)
+    for issuer in plan.issuers:
+        yield from _how_long(understood, issuer)
     if plan.listens:
         yield ""
         added = {listen.address for listen in plan.added}
@@ -88,6 +94,34 @@ def _what(one: Standing, *, issue: bool) -> str:
             return f"to be requested at {until:%Y-%m-%d %H:%M} UTC, {because}"
         case Keep(until):
             return f"to be renewed on {until:%Y-%m-%d}"
+
+
+def _how_long(understood: Understood, issuer: Issuer) -> Iterator[str]:
+    """When the last one can be there, where an issuer doesn't take all orders at once."""
+    known, now = rates(issuer.directory_url), utc_now()
+    if known is None:
+        return
+    try:
+        found = standings(understood.plan.certificates, understood.home.store, now)
+        wanted = {one.certificate for one in found if one.bundle is None}
+        account = find_account(understood.home.store, issuer)
+        limits = (account.limits.load() if account else None) or Limits()
+    except (ConfigError, StateError):  # it is told where it matters
+        return
+    queue = [Ask(each.identity[1]) for each in wanted if each.issuer == issuer]
+    expected = forecast(queue, limits.believable(known, now)[0], known, now)
+    if expected.last > now:
+        yield ""
+        yield (
+            f"{issuer.name} takes {known.account.orders} orders at once and then one every"
+            f" {known.account.seconds:g} s; {len(queue)} certificates will be there by"
+            f" {expected.last:%Y-%m-%d %H:%M} UTC"
+        )
+    for name, (number, last) in expected.crowded.items():
+        yield (
+            f"    {number} of them are for names below {name}, which takes until"
+            f" {last:%Y-%m-%d}; one for *.{name} would do, by a dns-01 challenge"
+        )
 
 
 def _diff(understood: Understood) -> Iterator[str]:
