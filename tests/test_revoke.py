@@ -223,6 +223,26 @@ def test_nothing_uses_it(make_site: MakeSite, pebble: Pebble) -> None:
     assert (requests(pebble) - asked)["POST /order-plz"] == 0
 
 
+def test_earlier_names(make_site: MakeSite, pebble: Pebble) -> None:
+    """A name means the certificate that is used; that there is an earlier one is told."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    old = site.shown("a.example").leaf
+    site.configure(site.block("a.example b.example"))
+    assert site.run("-s", "reload").returncode == 0
+    eventually(lambda: site.shown("b.example").leaf != old)
+    used = site.shown("b.example").leaf
+    answer = site.run("revoke", "a.example")
+    assert answer.returncode == 0, answer.stderr
+    assert (reason(pebble, used), reason(pebble, old)) == (UNSPECIFIED, None)
+    path = site.state / "certificates" / "a.example"
+    assert f'has the name a.example, too: revoke it by "{path}"' in answer.stderr
+    answer = site.run("revoke", str(path))
+    assert answer.returncode == 0, answer.stderr
+    assert reason(pebble, old) == UNSPECIFIED
+
+
 def test_several(make_site: MakeSite, pebble: Pebble, start_pebble: StartPebble) -> None:
     """A name of several certificates says too little; a label, or a folder, says which."""
     ca = start_pebble(http_port=pebble.http_port)

@@ -1,51 +1,31 @@
 """``nginx-acme revoke NAME [--reason REASON]``: another certificate, then the end of the old one.
 
-    usually          get a new one with a new key, let nginx serve it, have the old one revoked
-    keyCompromise    have it revoked at once, then get a new one
-
-What is to be revoked is on disk before anything is done about it. So whoever is killed, or finds
-the CA gone, runs the same command again, and it goes on where it was.
+What is done, and in which order, is in `revocation`. Where it goes wrong the same command goes on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from nginx_acme.account import find_account, key_of
 from nginx_acme.acme.client import REASONS
-from nginx_acme.acme.jws import AccountKey
-from nginx_acme.acme.presets import BUILT_IN, LOCAL
-from nginx_acme.certificate import leaf_der
 from nginx_acme.commands import parser_for
 from nginx_acme.directives import nearest
-from nginx_acme.errors import NginxAcmeError, NginxRejected, Problem
+from nginx_acme.errors import NginxAcmeError
 from nginx_acme.identifiers import NotCertifiable, name_of
-from nginx_acme.issuing import client_for
 from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.launch import utc_now
-from nginx_acme.places import stand_in
-from nginx_acme.plan import Issuer
-from nginx_acme.registration import Registration
-from nginx_acme.renewal import Renewal
+from nginx_acme.revocation import AT_ONCE, Revocation
 from nginx_acme.running import find_home, needed_work
 from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from nginx_acme.acme.client import Client
-    from nginx_acme.certificate import Bundle
     from nginx_acme.launch import Home, Launch
     from nginx_acme.plan import Certificate
     from nginx_acme.store import CertificateFolder, Store
     from nginx_acme.work import Work
-
-AT_ONCE = "keyCompromise"
-"""The reason for which nobody waits for another certificate."""
-_NOT_OURS = frozenset({"unauthorized", "accountDoesNotExist"})
-"""Refusals of an account that is not the one which the certificate was issued to."""
 
 
 def run(launch: Launch) -> int:
@@ -70,7 +50,9 @@ def run(launch: Launch) -> int:
         raise NginxAcmeError('"acme_issue" is off here, revoke on the node that gets certificates')
     home.store.open_for_writing()
     folder, certificate = _meant(home.store, work, given.name)
-    return _Revocation(home, work, folder, certificate).run(given.reason)
+    if certificate is not None:
+        _tell_of_others(home, work, given.name)
+    return 0 if Revocation(home, work, folder, certificate).run(given.reason) else 1
 
 
 # Which one -------------------------------------------------------------------------------
@@ -87,8 +69,8 @@ def _meant(store: Store, work: Work, name: str) -> tuple[CertificateFolder, Cert
     wanted = {Identity(*one.identity): one for one in work.certificates}
     folders = store.folders()
     if "/" in name:
-        path = os.path.abspath(name)
-        found = [folder for folder in folders if folder.path == path]
+        path = os.path.realpath(name)
+        found = [folder for folder in folders if os.path.realpath(folder.path) == path]
     else:
         called = [folder for folder in folders if _is_called(folder, name)]
         used = [folder for folder in called if folder.identity in wanted]
@@ -100,6 +82,18 @@ def _meant(store: Store, work: Work, name: str) -> tuple[CertificateFolder, Cert
         labels = ", ".join(folder.label for folder in found)
         raise NginxAcmeError(f"several certificates have the name {name}, say which: {labels}")
     return found[0], wanted.get(found[0].identity)
+
+
+def _tell_of_others(home: Home, work: Work, name: str) -> None:
+    """Say which certificates have the name, too, and are good, but used by nothing any more."""
+    wanted, now = {Identity(*one.identity) for one in work.certificates}, utc_now()
+    for folder in home.store.folders():
+        bundles = (folder.own(key_type) for key_type in KEY_TYPES)
+        is_good = any(bundle and bundle.facts.not_after > now for bundle in bundles)
+        if is_good and folder.identity not in wanted and _is_called(folder, name):
+            home.launch.log.notice(
+                f'an earlier certificate has the name {name}, too: revoke it by "{folder.path}"'
+            )
 
 
 def _is_called(folder: CertificateFolder, name: str) -> bool:
@@ -117,183 +111,3 @@ def _canonical(name: str) -> str:
 def _near(folders: Iterable[CertificateFolder], name: str) -> str:
     known = {known for folder in folders for known in (folder.label, *folder.identity.names)}
     return nearest(name, sorted(known))
-
-
-# What is done ----------------------------------------------------------------------------
-
-
-class _Revocation:
-    """Of one certificate, with all its key types; `certificate` is None where nothing uses it."""
-
-    def __init__(
-        self, home: Home, work: Work, folder: CertificateFolder, certificate: Certificate | None
-    ) -> None:
-        self._home = home
-        self._work = work
-        self._log = home.launch.log
-        self._folder = folder
-        self._certificate = certificate
-
-    def run(self, reason: str | None) -> int:
-        """Do what is still to be done; the exit code."""
-        if self._folder.identity.directory_url == LOCAL:
-            return self._replace_local()
-        revoking = self._begin(reason)
-        reason = reason or self._folder.revocations.reason() or next(iter(REASONS))
-        if reason == AT_ONCE:
-            revoked = self._have_revoked(revoking, reason)
-            return 0 if self._replaced(revoking) and revoked else 1
-        if not self._replaced(revoking):
-            if revoking:
-                self._log.error(f"{self._folder.label}: nothing is revoked, run it again")
-            return 1
-        return 0 if self._have_revoked(revoking, reason) else 1
-
-    def _begin(self, reason: str | None) -> Mapping[str, Bundle]:
-        """What is to be revoked, by key type: what an earlier run has left, or what is there now.
-
-        Nothing, where that is revoked and has no replacement yet.
-
-        Raises:
-            NginxAcmeError: there is nothing that could be revoked.
-        """
-        folder, now = self._folder, utc_now()
-        with self._home.store.lock_certificate(folder):
-            left = folder.revocations.under_way()
-            left = {key: bundle for key, bundle in left.items() if bundle.facts.not_after > now}
-            if left:
-                self._log.notice(f"{folder.label}: goes on with what was begun before")
-                return left
-            own = {key: bundle for key in KEY_TYPES if (bundle := folder.own(key)) is not None}
-            good = {key: bundle for key, bundle in own.items() if bundle.facts.not_after > now}
-            if good:
-                folder.begin_revocation(good, reason or next(iter(REASONS)))
-            elif own:
-                raise NginxAcmeError(f"{folder.label} has expired, there is nothing to revoke")
-            elif not any(map(self._is_revoked, KEY_TYPES)):
-                raise NginxAcmeError(f"{folder.label} has no certificate yet")
-            return good
-
-    def _is_revoked(self, key_type: str) -> bool:
-        """Whether what nginx is given is."""
-        bundle = self._folder.read(key_type)
-        return bundle is not None and bundle in self._folder.revocations
-
-    def _replace_local(self) -> int:
-        ends = [bundle.facts.not_after for key in KEY_TYPES if (bundle := self._folder.own(key))]
-        if ends:
-            self._log.notice(
-                f'{self._folder.label}: the issuer "local" has no revocation, the certificate is'
-                f" good until {max(ends):%Y-%m-%d} for whoever has its key"
-            )
-        return 0 if self._replaced({}) else 1
-
-    # The new one
-
-    def _replaced(self, revoking: Mapping[str, Bundle]) -> bool:
-        """Whether nginx has another certificate; what went wrong is said."""
-        certificate, folder = self._certificate, self._folder
-        if certificate is None:
-            self._log.notice(f"{folder.label}: nothing uses it, it is not replaced")
-            return True
-        missing = not all(self._has_other(key, revoking) for key in certificate.key_types)
-        force = frozenset({folder.identity}) if missing or not revoking else frozenset()
-        try:
-            outcome = Renewal(self._home, self._log).once(force)
-        except NginxRejected as rejected:
-            for line in rejected.lines:
-                self._log.relay(line)
-            return False
-        except NginxAcmeError as error:
-            self._log.error(str(error))
-            return False
-        self._folder = folder = self._home.store.find(folder.identity) or folder
-        if outcome is None or folder.label in outcome.failed:
-            return False
-        return all(self._has_other(key, revoking) for key in certificate.key_types)
-
-    def _has_other(self, key_type: str, revoking: Mapping[str, Bundle]) -> bool:
-        """Whether there is a certificate of this key type that is not to be revoked."""
-        own, old = self._folder.own(key_type), revoking.get(key_type)
-        return own is not None and (old is None or own.facts.serial != old.facts.serial)
-
-    # The end of the old one
-
-    def _have_revoked(self, revoking: Mapping[str, Bundle], reason: str) -> bool:
-        """Whether the CA has revoked them; what went wrong is said."""
-        store = self._home.store
-        try:
-            with store.lock_challenges(), store.lock_certificate(self._folder):
-                asyncio.run(self._ask(revoking, reason))
-        except NginxAcmeError as error:
-            self._log.error(f"{self._folder.label}: the old certificate is not revoked: {error}")
-            return False
-        self._replace_stand_ins()
-        return True
-
-    async def _ask(self, revoking: Mapping[str, Bundle], reason: str) -> None:
-        issuer = self._issuer()
-        account = find_account(self._home.store, issuer)
-        for key_type, bundle in revoking.items():
-            if account is None or account.url is None:
-                await self._ask_by_its_own_key(issuer, bundle, reason)
-            else:
-                async with client_for(issuer, key_of(account), account.url) as client:
-                    registration = Registration(client, issuer, utc_now, self._log)
-                    account = await registration.with_settled_key(account)
-                    if not await _is_revoked_by(client, bundle, reason):
-                        await self._ask_by_its_own_key(issuer, bundle, reason)
-            self._folder.revocations.finish(key_type, bundle, reason, utc_now())
-            self._log.notice(
-                f"{self._folder.label}: the {key_type} certificate {bundle.facts.serial:x} is"
-                f" revoked ({reason})"
-            )
-
-    async def _ask_by_its_own_key(self, issuer: Issuer, bundle: Bundle, reason: str) -> None:
-        """For which some CAs note keyCompromise, whatever they are told."""
-        async with client_for(issuer, AccountKey(bundle.pem)) as client:
-            if not await _is_revoked_by(client, bundle, reason):
-                raise NginxAcmeError(f"{issuer.name} takes neither its account nor its own key")
-
-    def _issuer(self) -> Issuer:
-        """Who has issued it.
-
-        Raises:
-            NginxAcmeError: nobody of the configuration.
-        """
-        directory_url = self._folder.identity.directory_url
-        built_in = (Issuer(name, it.directory_url, it.public) for name, it in BUILT_IN.items())
-        issuers = [*(one.issuer for one in self._work.certificates), *built_in]
-        for issuer in issuers:
-            if issuer.directory_url == directory_url:
-                return issuer
-        where = f'"{directory_url}"' if directory_url else "its CA, which is not known any more,"
-        raise NginxAcmeError(f"no issuer of the configuration is at {where}")
-
-    def _replace_stand_ins(self) -> None:
-        """Give another certificate to those in whose place the revoked one was put."""
-        store, revoked, found = self._home.store, self._folder.revocations, False
-        for folder in store.folders():
-            for key_type in KEY_TYPES:
-                shown = folder.read(key_type)
-                if folder.path != self._folder.path and shown is not None and shown in revoked:
-                    stand_in(store, folder, key_type, utc_now())
-                    found = True
-        if found:
-            Renewal(self._home, self._log).once()
-
-
-async def _is_revoked_by(client: Client, bundle: Bundle, reason: str) -> bool:
-    """Have it revoked; False where the CA says that it is not ours to be revoked.
-
-    Raises:
-        AcmeError: anything else was said, or nothing.
-    """
-    try:
-        await client.revoke(leaf_der(bundle), reason)
-    except Problem as problem:
-        if problem.type in _NOT_OURS:
-            return False
-        if problem.type != "alreadyRevoked":
-            raise
-    return True
