@@ -10,6 +10,7 @@ that has nothing to do asks nobody.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from nginx_acme.acme.jws import AccountKey
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 NO_CONTACT = frozenset({"invalidContact", "unsupportedContact"})
 """Refusals of a contact."""
-SERVER_ERROR = 500
-"""The first HTTP status that says nothing of what was asked."""
+BAD_KEY = frozenset({"badPublicKey", "badSignatureAlgorithm"})
+"""Refusals of a key; that another account has it is HTTP's 409 (§7.3.5)."""
 
 
 class TermsNotAccepted(AcmeError):
@@ -82,13 +83,14 @@ class Registration:
         """The account with another key (§7.3.5), which is on disk.
 
         Raises:
-            Problem: the CA doesn't take it; it is forgotten, unless the CA had a fault.
+            Problem: the CA doesn't take it; where that is said of the key, it is forgotten.
             AcmeError: it isn't known whether the CA has taken it.
         """
         try:
             await self.client.change_key(AccountKey(following.key_pem))
         except Problem as problem:
-            if problem.status < SERVER_ERROR:
+            # Anything else may be said to an old key, by a CA that has taken the next one before.
+            if problem.type in BAD_KEY or problem.status == HTTPStatus.CONFLICT:
                 await to_the_end(account.keep_key)
             raise
         return await to_the_end(lambda: account.become(following))

@@ -231,16 +231,25 @@ def test_another_key(world: World) -> None:
     asyncio.run(scenario())
 
 
-def test_refused_key(world: World) -> None:
-    """A key that the CA doesn't take is forgotten; the account is as before."""
+@pytest.mark.parametrize(
+    ("status", "kind", "forgotten"),
+    [
+        pytest.param(400, "badPublicKey", True, id="weak"),
+        pytest.param(409, "conflict", True, id="another account's"),
+        pytest.param(403, "unauthorized", False, id="of an old key, maybe"),
+        pytest.param(429, "rateLimited", False, id="not now"),
+    ],
+)
+def test_refused_key(world: World, status: int, kind: str, *, forgotten: bool) -> None:
+    """A key that the CA doesn't take is forgotten; one that it may have taken never is."""
 
     async def scenario() -> None:
         before = await world.register()
-        world.ca.misbehave("keyChange", refused(400, "badPublicKey", "weak"))
-        with pytest.raises(Problem, match="weak"):
+        world.ca.misbehave("keyChange", refused(status, kind, "no such luck"))
+        with pytest.raises(Problem, match="no such luck"):
             await rolled(world)
         assert world.account == before
-        assert world.account.following() is None
+        assert (world.account.following() is None) == forgotten
 
     asyncio.run(scenario())
 
