@@ -57,7 +57,7 @@ def agent(machine: Machine) -> int:
 def _rested(machine: Machine) -> list[int]:
     """The agents; none as long as there are several, or a turn that is to come or under way."""
     agents = machine.agents()
-    seen = machine.sh(f"find {STATE}/instances -name workers.json -newer /run/nginx.pid")
+    seen = machine.sh(f"find {STATE}/instances -name workers.json -newer /run/nginx.pid || true")
     turns = machine.processes("/opt/nginx-acme/bin/python")
     return agents if seen and len(agents) == 1 and not turns else []
 
