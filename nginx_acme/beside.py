@@ -47,7 +47,8 @@ def start_agent(home: Home, work: Work, starter: int) -> None:
         "turn": [*program, *options, "renew", "--state", root, "--agent"],
     }
     try:
-        agent = spawn_detached([*program, "agent", json.dumps(facts)], environ, stderr=stderr)
+        stderr_of = starter if stderr else None
+        agent = spawn_detached([*program, "agent", json.dumps(facts)], environ, stderr_of=stderr_of)
     except OSError as error:
         launch.log.error(f"the agent can't be started, nobody renews until it is: {error}")
         return

@@ -55,6 +55,7 @@ _ENDING = ("SIGTERM", "SIGINT", "SIGQUIT")
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 _CHANGED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 _FAREWELL_SECONDS = 1
+_STDERR = 2
 
 
 # --- which nginx ----------------------------------------------------------------------------
@@ -498,22 +499,27 @@ def _default_signals(*names: str) -> None:
 # --- beside it ------------------------------------------------------------------------------
 
 
-def spawn_detached(argv: Sequence[str], more: Mapping[str, str], *, stderr: bool = False) -> int:
+def spawn_detached(
+    argv: Sequence[str], more: Mapping[str, str], *, stderr_of: int | None = None
+) -> int:
     """Start a program that is nobody's child, in its own session, and return its pid.
 
     Forked twice, since nginx, which we become, complains about children that it doesn't know.
     It gets a fixed environment (PATH, LANG, our TZ) and `more`, `/` as its folder, and no
-    descriptors but /dev/null as stdin, stdout and, unless `stderr`, stderr. `argv[0]` is a path.
-    Raises the OSError of its execve.
+    descriptors but /dev/null as stdin, stdout and stderr, or as stderr that of a process.
+    `argv[0]` is a path. Raises the OSError of its execve.
     """
     timezone = {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}
     environ = {"PATH": DETACHED_PATH, "LANG": "C", **timezone, **more}
+    stderr = None if stderr_of is None else _stderr_of(stderr_of)
     answer, answer_of_child = os.pipe()
     child = os.fork()
     if child == 0:
-        _detach(argv, environ, answer_of_child, streams=2 if stderr else 3)
+        _detach(argv, environ, answer_of_child, stderr)
     os.close(answer_of_child)
     os.waitpid(child, 0)
+    if stderr not in {None, _STDERR}:
+        os.close(stderr)
     with open(answer, "rb") as pipe:
         pid, _, failure = pipe.read().partition(b" ")
     if failure:
@@ -521,8 +527,24 @@ def spawn_detached(argv: Sequence[str], more: Mapping[str, str], *, stderr: bool
     return int(pid)
 
 
+def _stderr_of(process: int) -> int:
+    """The stderr of a process; ours where that can't be opened, such as a socket of journald's.
+
+    Without waiting: nobody may be reading it.
+    """
+    if process == os.getpid():
+        return _STDERR
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        stderr = os.open(f"/proc/{process}/fd/{_STDERR}", flags)
+    except OSError:
+        return _STDERR
+    os.set_blocking(stderr, True)
+    return stderr
+
+
 def _detach(
-    argv: Sequence[str], environ: Mapping[str, str], answer: int, *, streams: int
+    argv: Sequence[str], environ: Mapping[str, str], answer: int, stderr: int | None
 ) -> NoReturn:
     """In the forked child: fork again and become the program.
 
@@ -537,9 +559,11 @@ def _detach(
         if os.fork() != 0:
             os._exit(0)
         answer = fcntl.fcntl(answer, fcntl.F_DUPFD_CLOEXEC, 3)
+        if stderr not in {None, _STDERR}:
+            stderr = fcntl.fcntl(stderr, fcntl.F_DUPFD_CLOEXEC, 3)
         os.write(answer, b"%d" % os.getpid())
         os.chdir("/")
-        _close_all_but(answer, streams)
+        _close_all_but(answer, stderr)
         os.execve(argv[0], list(argv), environ)  # noqa: S606 - a list needs no shell
     except OSError as error:
         os.write(answer, b" %d" % (error.errno or 0))
@@ -547,13 +571,13 @@ def _detach(
         os._exit(127)
 
 
-def _close_all_but(kept: int, streams: int) -> None:
-    """Point the first standard streams to /dev/null; close all else, also what we were given."""
+def _close_all_but(kept: int, stderr: int | None) -> None:
+    """Point the standard streams to /dev/null and stderr; close all else that we were given."""
     null = os.open(os.devnull, os.O_RDWR)
-    for stream in range(streams):
-        os.dup2(null, stream)
+    for stream, goes_to in enumerate((null, null, null if stderr is None else stderr)):
+        os.dup2(goes_to, stream)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != kept:  # noqa: PLR2004 - stderr
+        if int(name) > _STDERR and int(name) != kept:
             try:
                 os.close(int(name))
             except OSError:  # the descriptor that listed them

@@ -130,7 +130,7 @@ def look(it: Container) -> None:
 
 
 def test_killed_agent(image: str, site: Served, conf: Path) -> None:
-    """The health check brings it back; nginx, whose child it was, notes its end and goes on."""
+    """The health check brings it back, and so does a reload; its messages are in `docker logs`."""
     conf.write_text(site.conf("first", main=MAIN))
     with gone_after(Container(*mount(conf), image)) as it:
         it.wait()
@@ -141,6 +141,17 @@ def test_killed_agent(image: str, site: Served, conf: Path) -> None:
         assert quiet(it) != agent
         assert "the agent was gone, it is started again" in it.log()
         assert "NGINX-ACME" not in it.log()
+
+        it.run("kill", "-KILL", *map(str, it.agents()))
+        eventually(lambda: not it.agents(), "its end")
+        it.run("nginx", "-s", "reload")
+        conf.write_text(site.conf("second", acme="acme local", main=MAIN))
+
+        def is_told() -> bool:
+            docker("kill", "--signal", "HUP", it.id)  # again: this agent may not watch yet
+            return 'invalid number of arguments in "acme" directive' in it.log()
+
+        eventually(is_told, "the message of an agent that `docker exec` has started")
         assert site.says("first")
 
 

@@ -729,13 +729,13 @@ mv "$OUT/process" "$OUT/done"
 """
 
 
-def detach(out: Path, *, stderr: bool) -> tuple[int, int, str]:
+def detach(out: Path, *, stderr_of: str = "None") -> tuple[int, int, str]:
     """Have a launcher start the script above: their pids and what was on the launcher's stderr."""
     argv = ["/bin/sh", "-c", DETACHED, "sh", "heard"]
     code = f"""
 signals = end_on_signals()
 inherited = os.dup2(os.pipe()[0], 77, inheritable=True)
-print(os.getpid(), spawn_detached({argv!r}, {{'OUT': {str(out)!r}}}, stderr={stderr}))"""
+print(os.getpid(), spawn_detached({argv!r}, {{'OUT': {str(out)!r}}}, stderr_of={stderr_of}))"""
     start = python("pass")
     start[-1] += code
     launcher = subprocess.run(
@@ -752,7 +752,7 @@ print(os.getpid(), spawn_detached({argv!r}, {{'OUT': {str(out)!r}}}, stderr={std
 
 def test_detached(tmp_path: Path) -> None:
     """A detached program is nobody's child and has nothing of ours, not even our descriptors."""
-    ours, detached, heard = detach(tmp_path, stderr=False)
+    ours, detached, heard = detach(tmp_path)
     cwd, stat = (tmp_path / "done").read_text().splitlines()
     pid, _, _, parent, _, session = stat.split()[:6]
     assert cwd == "/"
@@ -766,7 +766,7 @@ def test_detached(tmp_path: Path) -> None:
 
 def test_detached_environment(tmp_path: Path) -> None:
     """Its environment and signals don't depend on who started nginx."""
-    detach(tmp_path, stderr=False)
+    detach(tmp_path)
     environ = (tmp_path / "environ").read_bytes().rstrip(b"\0").decode().split("\0")
     assert sorted(environ) == [
         *("LANG=C", f"OUT={tmp_path}", f"PATH={DETACHED_PATH}", "TZ=Asia/Tokyo"),
@@ -778,7 +778,23 @@ def test_detached_environment(tmp_path: Path) -> None:
 
 def test_detached_stderr(tmp_path: Path) -> None:
     """Stderr stays if it is asked for: where nginx logs there, the agent does, too."""
-    assert detach(tmp_path, stderr=True)[2] == "heard\n"
+    assert detach(tmp_path, stderr_of="os.getpid()")[2] == "heard\n"
+
+
+def test_detached_stderr_of_another(tmp_path: Path) -> None:
+    """From nginx's own, whoever starts it: it must neither hold a terminal nor lose its voice."""
+    with subprocess.Popen(("cat",), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as nginx:
+        assert nginx.stderr is not None
+        assert detach(tmp_path, stderr_of=str(nginx.pid))[2] == ""
+        assert nginx.stderr.readline() == b"heard\n"
+
+
+def test_detached_stderr_that_is_a_socket(tmp_path: Path) -> None:
+    """Ours, where it can't be opened, as below systemd."""
+    ours, theirs = socket.socketpair()
+    cat = subprocess.Popen(("cat",), stdin=subprocess.PIPE, stderr=theirs.fileno())
+    with ours, theirs, cat as nginx:
+        assert detach(tmp_path, stderr_of=str(nginx.pid))[2] == "heard\n"
 
 
 def test_detached_nothing() -> None:
