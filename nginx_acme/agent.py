@@ -118,19 +118,23 @@ class Agent:
             held = disk.try_lock(self._lock)
             if held is not None:
                 with held:
-                    self._stay(master)
+                    self._stay(master, held)
                 return
             time.sleep(_POLL)
             master = self._master()
 
-    def _stay(self, master: Master) -> None:
-        """Turn by turn, until nginx has ended.
+    def _stay(self, master: Master, held: disk.Lock) -> None:
+        """Turn by turn, until nginx has ended, or the state directory is removed.
 
         A HUP doesn't wait for certificates: a turn of either kind may be under way.
         """
         turns: dict[frozenset[str], _Turn] = {}
         alarms = Alarms(master.pid, self._main, self._instance)
         while self._wanted and (not alarms.ended or self._succeeded(alarms)):
+            if alarms.lost or not held.lasts:
+                words = "so is the agent, until nginx is reloaded"
+                self._log.error(f'"{self._instance}" is gone, and {words}')
+                break
             for kind in KINDS:
                 if self._why & kind and kind not in turns:
                     self._begin_turn(kind, turns)

@@ -50,12 +50,14 @@ class Alarms:
     def __init__(self, nginx: int, main: str, folder: str) -> None:
         self.ended = False
         """Whether nginx has."""
+        self.lost = False
+        """Whether the folder of the instance was removed, with all that was in it."""
         self._main = main
         self._inotify = _opened(linux.Inotify)
         self._timer = _opened(linux.WallClock)
-        self._watched = -1
+        self._watched = self._folder = -1
         if self._inotify is not None:
-            self._inotify.watch(folder, linux.IN_MOVED_TO | linux.IN_ONLYDIR)
+            self._folder = self._inotify.watch(folder, linux.IN_MOVED_TO | linux.IN_ONLYDIR)
         self.follow(nginx)
         self._watch_main()
 
@@ -115,7 +117,9 @@ class Alarms:
     def _happened(self) -> set[str]:
         why: set[str] = set()
         for watched, mask, name in self._inotify.read() if self._inotify is not None else ():
-            if name == _GENERATED:
+            if watched == self._folder and mask & linux.IN_IGNORED:
+                self.lost = True
+            elif name == _GENERATED:
                 self._watch_main()
             elif name == _WAKE or mask & linux.IN_Q_OVERFLOW:
                 why |= {SURELY, DUE}

@@ -299,6 +299,11 @@ class Lock:
         finally:
             os.close(descriptor)
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it keeps anybody off; not if somebody removed its file, and so with its folder."""
+        return self._descriptor >= 0 and _is_still(self.path, self._descriptor)
+
     def __enter__(self) -> Self:
         """The lock is held already; `with` says until when."""
         return self

@@ -89,13 +89,22 @@ def _row(one: Standing, proof: Proof | None, now: datetime, *, silent: bool) -> 
         explanation_url=_explanation(one),
         next_attempt=_next(one, None if silent else now),
         failures=one.attempt.failures,
-        problem=one.attempt.problem and printable(one.attempt.problem),
+        problem=_problem(one),
         path=one.folder.bundle_path(one.key_type) if one.folder else "",
         places=tuple(printable(str(place)) for place in certificate.places),
         served=proof.served if proof else None,
         unproved=proof.words if proof else None,
         serial=f"{facts.serial:x}" if facts else None,
     )
+
+
+def _problem(one: Standing) -> str | None:
+    """What speaks against it: the last attempt's, or that its file is damaged."""
+    said = one.attempt.problem
+    if said is None and one.folder is not None:
+        damage = one.folder.damage(one.key_type)
+        said = damage and f'"{one.folder.bundle_path(one.key_type)}" is damaged: {damage}'
+    return said and printable(said)
 
 
 def _explanation(one: Standing) -> str | None:

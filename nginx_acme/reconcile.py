@@ -198,10 +198,9 @@ class _Run:
         return bool(due)
 
     def _folder(self, certificate: Certificate) -> CertificateFolder:
-        folder = self._ports.store.find(Identity(*certificate.identity))
-        if folder is None:
-            raise StateError(f"no folder for {certificate.names[0].value}", self._ports.store.root)
-        return folder
+        """Its own, made again where somebody has removed it."""
+        names = [name.value for name in certificate.names]
+        return self._ports.store.create(Identity(*certificate.identity), names)
 
     def _put(self, queue: _Queue, entry: _Entry) -> None:
         found = {

@@ -23,7 +23,7 @@ from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
 from nginx_acme.master import exists
-from nginx_acme.places import answer_of, answers_known, answers_of
+from nginx_acme.places import answer_of, answers_known, answers_of, stand_in
 from nginx_acme.policy import DAILY
 from nginx_acme.ports import Outcome
 from nginx_acme.reload import RELOAD_WAIT
@@ -196,6 +196,8 @@ class Renewal:
         stay for when it is put right: given up they would be asked for again and again.
         """
         said = test_current(self._home, work)
+        if said is not None and not said.ok and self._is_filled_in(work):
+            said = test_current(self._home, work)
         if said is None or said.ok:
             return
         new = [(it, it.folder.read(it.key_type), it.folder.issued(it.key_type)) for it in installed]
@@ -211,6 +213,21 @@ class Renewal:
                 attempt = wanted.folder.attempt(wanted.key_type)
                 wanted.folder.install(wanted.key_type, bundle, *whose, attempt=attempt)
         raise NginxRejected(said.lines)
+
+    def _is_filled_in(self, work: Work) -> bool:
+        """Whether a file was missing or damaged, and now there is what is nearest to it.
+
+        Only where nginx wouldn't load anything otherwise: as long as it isn't told to, it has the
+        right one in memory.
+        """
+        store, filled = self._home.store, []
+        for one in standings(work.certificates, store, now := utc_now()):
+            if one.shown is None and one.folder is not None:
+                stand_in(store, one.folder, one.key_type, now)
+                filled.append(one.label)
+        for label in filled:
+            self._log.error(f"{label}: another certificate is served in place of what is damaged")
+        return bool(filled)
 
 
 @contextmanager

@@ -86,14 +86,16 @@ def as_started(home: Home, master: Master) -> Home | None:
     """The home as it is for this master, which runs the same main file; None where it doesn't.
 
     Its state directory is the one of `home`. Its name may be another: that is made of the host's,
-    which a machine may get, or change, while nginx runs.
+    which a machine may get, or change, while nginx runs. By its name alone it is known where its
+    generations were removed.
     """
     found = started_at(master)
     if found is None or found[0] != home.runtime.root:
         return None
     there = replace(home, name=found[1])
     current = generation.current(there.instance.path)
-    return there if current is not None and current.user_main == home.main else None
+    same = there.name == home.name if current is None else current.user_main == home.main
+    return there if same else None
 
 
 def current_work(home: Home) -> Work | None:

@@ -61,6 +61,8 @@ class Site(NginxServer):
         self.settings = f"acme_http_listen {LOCALHOST}:{self.http};"
         if ca is not None:
             self.settings += issuer("pebble", ca.directory_url, ca.api_root)
+        self.runtime: Path | None = None
+        """Where its generations are, if that isn't the state directory."""
         self._switches: list[bytes] = []
         super().__init__(folder, "", launcher=LAUNCHER, **more)
 
@@ -166,7 +168,7 @@ class Site(NginxServer):
         if (
             len(found) != 1
             or children(found[0])
-            or not list(self.state.glob("instances/*/workers.json"))
+            or not list((self.runtime or self.state).glob("**/instances/*/workers.json"))
         ):
             return None
         before, self._switches = self._switches, _read(found[0], "status").split(b"_switches:")[1:]

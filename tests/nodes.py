@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.launcher import children, eventually
 from tests.servers import LOCALHOST, fetch_plain, free_port
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Pair:
         old, new = (f"{LOCALHOST}:{port};" for port in (ca.http_port, self.other.http))
         self.other.settings = self.other.settings.replace(old, new)
         self.state = state
-        self.runtime = runtime
+        self.runtime = self.other.runtime = runtime
 
     def configure(self, *names: str, acme: str = "acme pebble;", settings: str = "") -> None:
         """A server for each of these names on both."""
@@ -77,16 +76,7 @@ class Pair:
     def start(self) -> None:
         """Start the other one, and wait until its agent has looked at all."""
         self.other.start()
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until the other one's agent sleeps."""
-        eventually(self._is_settled, "an agent that sleeps")
-
-    def _is_settled(self) -> bool:
-        looked = list(self.runtime.glob("*/instances/*/workers.json"))
-        agents = self.other.agents()
-        return bool(looked) and len(agents) == 1 and not children(agents[0])
+        self.other.quiet()
 
     def renew(self, name: str) -> None:
         """Renew a certificate on the node that issues."""

@@ -91,7 +91,7 @@ def test_copied(pair: Pair, pebble: Pebble) -> None:
     before, asked = tree(pair.state), requests(pebble)
     pair.start()
     assert pair.other.run("-s", "reload").returncode == 0
-    pair.settle()
+    pair.other.quiet()
     assert not errors(pair.other)
     assert tree(pair.state) == before
     assert requests(pebble) == asked
