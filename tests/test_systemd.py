@@ -71,6 +71,7 @@ def is_gone(machine: Machine) -> bool:
 def test_unit(machine: Machine, site: Served) -> None:
     """The drop-in fits both units: start, reload, every HUP, restart and stop mean what they did."""
     first = start(machine, site.conf("first", main=MAIN))
+    assert machine.show("OOMPolicy") == "continue"
     main = machine.show("MainPID")
     assert main == machine.run("cat", "/run/nginx.pid")
     assert "nginx-acme: agent for /etc/nginx/nginx.conf" in machine.systemctl("status", "nginx")
@@ -96,17 +97,24 @@ def test_unit(machine: Machine, site: Served) -> None:
 
 
 @pytest.mark.parametrize("kill_mode", ["control-group", "mixed"])
-def test_stop_while_a_ca_is_asked(
+def test_while_a_ca_is_asked(
     machine: Machine, site: Served, silent: Silent, kill_mode: str
 ) -> None:
-    """A renewal under way doesn't keep nginx from being stopped, and is gone with it."""
+    """A renewal that hangs keeps nginx neither from a reload nor from its stop, and is gone with it."""
     machine.write(f"{DROP_INS}/mode.conf", f"[Service]\nKillMode={kill_mode}\n")
     machine.systemctl("daemon-reload")
     declared = issuer("elsewhere", silent.url, None)
-    conf = site.conf("x", declared, acme="acme elsewhere;", main=f"{MAIN} acme_start_wait 0;")
-    machine.write("/etc/nginx/nginx.conf", conf)
+
+    def conf(answer: str) -> str:
+        more = f"{MAIN} acme_start_wait 0;"
+        return site.conf(answer, declared, acme="acme elsewhere;", main=more)
+
+    machine.write("/etc/nginx/nginx.conf", conf("first"))
     machine.systemctl("start", "nginx")
     eventually(lambda: silent.connections, "the CA's being asked")
+    machine.write("/etc/nginx/nginx.conf", conf("second"))
+    machine.systemctl("reload", "nginx")
+    eventually(partial(site.says, "second"), "the edit")
     machine.systemctl("stop", "nginx")
     assert is_gone(machine)
     assert machine.show("Result") == "success"
