@@ -7,7 +7,7 @@
 # prepares its templates only for a command of that name, and `docker exec … nginx -s reload` means
 # the launcher, too.
 #
-# For an image whose nginx is no root, say so:
+# On an image whose nginx is another user than root, say which; the volume is that user's:
 #
 #   docker build --build-arg BASE=nginxinc/nginx-unprivileged:stable --build-arg NGINX_USER=101 -t nginx-acme .
 

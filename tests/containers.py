@@ -135,11 +135,11 @@ class Machine(Container):
     What it has in /conf is the project's.
     """
 
-    def __init__(self, image: str, *arguments: str) -> None:
+    def __init__(self, image: str) -> None:
         unified = Path("/sys/fs/cgroup/unified")  # what each recent distribution has is preferred
         groups = unified if unified.is_dir() else unified.parent
         mount = ("--volume", f"{groups}:/sys/fs/cgroup:rw")
-        super().__init__(*SYSTEMD, *mount, *arguments, image, "/sbin/init")
+        super().__init__(*SYSTEMD, *mount, image, "/sbin/init")
 
     def boot(self) -> None:
         """Wait until it has started all that it starts."""
@@ -157,7 +157,8 @@ class Machine(Container):
     def group(self, unit: str = "nginx") -> list[int]:
         """The processes of a unit."""
         path = self.show("ControlGroup", unit)
-        return [int(pid) for pid in self.sh(f"cat /sys/fs/cgroup{path}/cgroup.procs").split()]
+        lists = (f"/sys/fs/cgroup{of_v1}{path}/cgroup.procs" for of_v1 in ("", "/systemd"))
+        return [int(pid) for pid in self.sh(f"cat {' '.join(lists)} 2>/dev/null || true").split()]
 
     def error_log(self) -> str:
         """What nginx and ours have written to nginx's error log."""

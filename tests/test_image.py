@@ -41,12 +41,12 @@ def mount(conf: Path) -> tuple[str, ...]:
     return ("--volume", f"{conf}:/etc/nginx/nginx.conf:ro")
 
 
-def trusting(site: Served, ca: Pebble, conf: Path, answer: str = "first", more: str = "") -> None:
+def trusting(site: Served, ca: Pebble, conf: Path) -> None:
     """Write a configuration whose certificate comes from this CA."""
     site.http = ca.http_port
     conf.with_name("pebble.pem").write_text(ca.api_root.read_text())
     declared = issuer("pebble", ca.directory_url, None, "ssl_trusted_certificate /pebble.pem;")
-    conf.write_text(site.conf(answer, declared, acme="acme pebble;", main=f"{MAIN} {more}"))
+    conf.write_text(site.conf("first", declared, acme="acme pebble;", main=MAIN))
 
 
 def root_of(conf: Path) -> tuple[str, ...]:
