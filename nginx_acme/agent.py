@@ -131,7 +131,7 @@ class Agent:
         turns: dict[frozenset[str], _Turn] = {}
         alarms = Alarms(master.pid, self._main, self._instance)
         while self._wanted and (not alarms.ended or self._succeeded(alarms)):
-            if alarms.lost or not held.lasts:
+            if alarms.lost or not held.lasts():
                 words = "so is the agent, until nginx is reloaded"
                 self._log.error(f'"{self._instance}" is gone, and {words}')
                 break

@@ -299,10 +299,17 @@ class Lock:
         finally:
             os.close(descriptor)
 
-    @property
     def lasts(self) -> bool:
-        """Whether it keeps anybody off; not if somebody removed its file, and so with its folder."""
-        return self._descriptor >= 0 and _is_still(self.path, self._descriptor)
+        """Whether it keeps anybody off, as far as can be seen.
+
+        It doesn't any more if somebody removed its file, with all of its folder perhaps.
+        """
+        try:
+            return self._descriptor >= 0 and _is_still(self.path, self._descriptor)
+        except NotADirectoryError:
+            return False
+        except OSError:
+            return True
 
     def __enter__(self) -> Self:
         """The lock is held already; `with` says until when."""

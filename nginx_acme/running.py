@@ -109,11 +109,11 @@ def why_silent(home: Home, work: Work) -> str | None:
     """Why this nginx asks no CA, nor the issuer `local`; None: it does."""
     if work.issue and not home.sheltered:
         return None
-    why = f'nginx was started while "{home.state.root}" could not be written'
+    root = home.state.root
+    why = f'nginx was started while "{root}" could not be written, no CA is asked before a restart'
     if not work.issue:
-        why = '"acme_issue" is off'
-    taken = f', what is new in "{home.state.root}" is taken' if home.source else ""
-    return f"{why}: no CA is asked{taken}"
+        why = '"acme_issue" is off, another node asks the CA'
+    return f'{why}; what is new in "{root}" is taken' if home.source else why
 
 
 def needed_work(home: Home) -> Work:

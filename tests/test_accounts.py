@@ -279,6 +279,8 @@ def test_deactivated_before(make_site: MakeSite, pebble: Pebble) -> None:
     before = account(site, pebble)
     backup = shutil.copytree(before.path, site.folder / "backup")
     assert site.run("account", "deactivate", "--yes").returncode == 0
+    for aside in site.state.glob("accounts/*.deactivated-*"):  # it bears the second
+        shutil.rmtree(aside)
     shutil.copytree(backup, before.path)
     answer = site.run("account", "deactivate", "--yes")
     assert answer.returncode == 0, answer.stderr
@@ -357,5 +359,5 @@ def test_mistakes(make_site: MakeSite, silent: Silent) -> None:
     site.configure(site.block("a.example"), settings=f"{declared} acme_issue off;")
     assert site.run("-s", "reload").returncode == 0
     answer = site.run("account", "deactivate", "pebble", "--yes")
-    assert (answer.returncode, '"acme_issue" is off here' in answer.stderr) == (1, True)
+    assert (answer.returncode, '"acme_issue" is off' in answer.stderr) == (1, True)
     assert not silent.connections

@@ -392,12 +392,29 @@ def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
 def test_a_lock_file_that_was_removed_is_no_lock(tmp_path: Path) -> None:
     """Whoever locks after the file was removed locks a new file, and that one excludes others."""
     path = tmp_path / "lock"
-    with disk.lock(str(path), wait=0):
+    with disk.lock(str(path), wait=0) as first:
+        assert first.lasts()
         path.unlink()
+        assert not first.lasts()
         second = disk.try_lock(str(path))
         assert second is not None
         assert disk.try_lock(str(path)) is None
         second.release()
+
+
+def test_a_lock_of_a_removed_folder(tmp_path: Path) -> None:
+    """Nor is one whose folder was removed, or is something else by now."""
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    with disk.lock(str(folder / "lock"), wait=0) as held:
+        folder.rename(tmp_path / "elsewhere")
+        assert not held.lasts()
+        folder.write_text("")
+        assert not held.lasts()
+        folder.unlink()
+        (tmp_path / "elsewhere").rename(folder)
+        assert held.lasts()
+    assert not held.lasts()
 
 
 REMOVES = """

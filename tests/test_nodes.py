@@ -73,7 +73,7 @@ def test_mounted(pair: Pair, pebble: Pebble) -> None:
         asked = requests(pebble)
         taken = pair.other.run("renew")
         assert taken.returncode == 0, taken.stderr
-        assert '"acme_issue" is off: no CA is asked' in taken.stderr
+        assert '"acme_issue" is off, another node asks the CA' in taken.stderr
         assert "nginx reloaded for a.example" in taken.stderr
         renewed = pair.issuing.verified("a.example").leaf
         assert renewed != leaf
@@ -195,12 +195,21 @@ def test_what_it_says(pair: Pair, pebble: Pebble) -> None:
     assert f"{pair.state}  has 1 certificate to be taken" in examined.stdout
     assert "this node asks no CA" in examined.stdout
     said = pair.other.run("status").stdout
-    silent = f'"acme_issue" is off: no CA is asked, what is new in "{pair.state}" is taken'
+    silent = (
+        f'"acme_issue" is off, another node asks the CA; what is new in "{pair.state}" is taken'
+    )
     assert silent in said
-    for command in (("renew", "--force", "a.example"), ("revoke", "a.example")):
+    for command in (
+        ("renew", "--force", "a.example"),
+        ("renew", "--dry-run"),
+        ("revoke", "a.example"),
+        ("account", "show", "--ask"),
+        ("account", "rollover", "--yes"),
+    ):
         refused = pair.other.run(*command)
         assert refused.returncode == 1
-        assert '"acme_issue" is off' in refused.stderr
+        assert '"acme_issue" is off, another node asks the CA' in refused.stderr
+    assert pair.account().name in pair.other.run("account", "show").stdout
     assert requests(pebble) == asked
 
 

@@ -26,7 +26,7 @@ from nginx_acme.launch import understand, utc_now
 from nginx_acme.log import printable
 from nginx_acme.places import answer_of, answers_of
 from nginx_acme.registration import Registration
-from nginx_acme.running import current_work, find_home
+from nginx_acme.running import current_work, find_home, why_silent
 
 if TYPE_CHECKING:
     import argparse
@@ -89,7 +89,7 @@ def _issuers(home: Home) -> list[Issuer]:
     used = work.issuers if work else understood.plan.issuers if understood else ()
     asked = [issuer for issuer in used if not issuer.local]
     twins = (twin for issuer in asked if (twin := issuer.twin()) is not None)
-    rehearsed = [twin for twin in twins if find_account(home.store, twin) is not None]
+    rehearsed = [twin for twin in twins if find_account(home.state, twin) is not None]
     return list({issuer.name: issuer for issuer in (*asked, *rehearsed)}.values())
 
 
@@ -126,17 +126,25 @@ def _account(home: Home, issuer: Issuer) -> AccountFolder:
 def _open_to_change(home: Home) -> None:
     """Raises NginxAcmeError where that is no business of this node's."""
     work = current_work(home)
-    if work is not None and not work.issue:
-        raise NginxAcmeError('"acme_issue" is off here, do it on the node that gets certificates')
+    _must_ask(home)
     if work is not None:
         home.launch.log.add_file(work.error_log)
     home.store.open_for_writing()
+
+
+def _must_ask(home: Home) -> None:
+    """Raises NginxAcmeError where no CA is asked from here."""
+    work = current_work(home)
+    if work is not None and (why := why_silent(home, work)) is not None:
+        raise NginxAcmeError(why)
 
 
 # show ------------------------------------------------------------------------------------
 
 
 def _show(home: Home, given: argparse.Namespace) -> None:
+    if given.ask:
+        _must_ask(home)
     one = None if given.issuer is None else _meant(home, given.issuer)
     issuers = _issuers(home) if one is None else [one]
     if not issuers:
@@ -149,7 +157,7 @@ def _show(home: Home, given: argparse.Namespace) -> None:
 
 def _about(home: Home, issuer: Issuer, *, ask: bool) -> Iterator[str]:
     yield f"{printable(issuer.name)}  {issuer.directory_url}"
-    account = find_account(home.store, issuer)
+    account = find_account(home.state, issuer)
     if account is None:
         yield _fact("account", "none yet, it is made with the first order")
         return

@@ -71,7 +71,7 @@ def run(launch: Launch) -> int:
             raise NginxAcmeError(why)
         launch.log.notice(why)
     if given.dry_run:
-        return 0 if _rehearse(home, work, force) else 1
+        return 0 if _rehearse(home, force) else 1
     outcome = _renew(home, force)
     _bring_back_agent(home)
     return 1 if outcome is None or outcome.failed else 0
@@ -83,11 +83,9 @@ def _renew(home: Home, force: frozenset[Identity]) -> Outcome | None:
     return Renewal(home, home.launch.log).once(force)
 
 
-def _rehearse(home: Home, work: Work, only: frozenset[Identity]) -> bool:
+def _rehearse(home: Home, only: frozenset[Identity]) -> bool:
     from nginx_acme.rehearsal import Rehearsal  # noqa: PLC0415 - as above
 
-    if not work.issue:
-        raise NginxAcmeError('"acme_issue" is off here, nobody is asked, not even in a rehearsal')
     return Rehearsal(home, home.launch.log).run(only)
 
 

@@ -16,7 +16,7 @@ from nginx_acme.identifiers import NotCertifiable, name_of
 from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.launch import utc_now
 from nginx_acme.revocation import AT_ONCE, Revocation
-from nginx_acme.running import find_home, needed_work
+from nginx_acme.running import find_home, needed_work, why_silent
 from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def run(launch: Launch) -> int:
     home = find_home(launch)
     work = needed_work(home)
     launch.log.add_file(work.error_log)
-    if not work.issue:
-        raise NginxAcmeError('"acme_issue" is off here, revoke on the node that gets certificates')
+    if (why := why_silent(home, work)) is not None:
+        raise NginxAcmeError(why)
     home.store.open_for_writing()
     folder, certificate = _meant(home.store, work, given.name)
     if certificate is not None:
