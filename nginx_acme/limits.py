@@ -15,7 +15,7 @@ import ipaddress
 import math
 import re
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,6 @@ from nginx_acme.policy import FARTHEST, HOURLY, JITTER, believed, retry_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from nginx_acme.acme.presets import Bucket, Rates
     from nginx_acme.errors import AcmeError
@@ -37,7 +36,7 @@ OUTAGE_RETRIES = tuple(timedelta(minutes=m) for m in (1, 10, 60))
 TRIES = 4
 """Failures of a name within an hour, after which it has to wait; Let's Encrypt allows five."""
 PAUSE = timedelta(minutes=10)
-"""Between two looks at a queue, so that those whose turns are near share one run and one reload."""
+"""Between the turns of a queue, so that those that are near share one run and one reload."""
 LONGEST_TURN = timedelta(days=7)
 """Whoever is further back in a queue gets another place in it then."""
 
@@ -55,6 +54,7 @@ _ONE_SET = "exact set of"
 _ONE_NAME = re.compile("failed authorizations|prevented from requesting")
 _SOME_NAME = re.compile(f"too many certificates|{_ONE_NAME.pattern}")
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ACCOUNT = ""
 """Whose bucket it is that every order counts for."""
 
@@ -182,12 +182,11 @@ class Limits:
     def turns(self, asks: Sequence[Ask], rates: Rates | None, now: datetime) -> list[datetime]:
         """When each of a queue is to be asked, whoever is first in it first.
 
-        Those whose turns are near to each other share one (`PAUSE`), which is not later than the
-        last one's own.
+        At whole tens of minutes (`PAUSE`), so that those who are put off by several runs share
+        the next ones all the same.
         """
-        moments = [min(at, now + LONGEST_TURN) for at in self.moments(asks, rates, now)]
-        last = max(moments, default=now)
-        return [min(now + math.ceil((moment - now) / PAUSE) * PAUSE, last) for moment in moments]
+        moments = self.moments(asks, rates, now)
+        return [min(_next_pause(moment), now + LONGEST_TURN) for moment in moments]
 
     def moments(self, asks: Sequence[Ask], rates: Rates | None, now: datetime) -> list[datetime]:
         """When each of a queue could be ordered.
@@ -354,6 +353,10 @@ def _next(full: datetime | None, bucket: Bucket, now: datetime) -> datetime:
     if full is None:
         return now
     return max(now, full - timedelta(seconds=(bucket.orders - 1) * bucket.seconds))
+
+
+def _next_pause(moment: datetime) -> datetime:
+    return _EPOCH + math.ceil((moment - _EPOCH) / PAUSE) * PAUSE
 
 
 def _taken(full: dict[str, datetime], buckets: Mapping[str, Bucket], now: datetime) -> datetime:

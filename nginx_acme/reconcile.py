@@ -265,9 +265,15 @@ class _Run:
                 for key_type in entry.left:
                     attempt = entry.folder.attempt(key_type)
                     entry.folder.record(key_type, replace(attempt, next=moment))
+            if entry.folder.identity in self._force:
+                label = entry.folder.label
+                words = f"it waits for its turn; next attempt {moment:%Y-%m-%d %H:%M:%S} UTC"
+                self._outcome.failed.append(label)
+                self._ports.progress.failed(label, words)
+        number = "1 certificate waits" if len(entries) == 1 else f"{len(entries)} certificates wait"
         self._ports.log.notice(
-            f"{issuer.name} takes no more orders now: {len(entries)} certificates wait for their"
-            f" turns, the last one until {max(moments):%Y-%m-%d %H:%M} UTC"
+            f"{issuer.name} takes no more orders now: {number} for a turn,"
+            f" until {max(moments):%Y-%m-%d %H:%M} UTC at the latest"
         )
 
     def _warn_of_wrong_time(self, folder: CertificateFolder, key_type: str) -> None:
@@ -318,6 +324,8 @@ class _Run:
 
     def _held_back(self, certificate: Certificate, folder: CertificateFolder) -> tuple[str, ...]:
         """The key types that wait because of what the preflight said."""
+        if not any(folder.attempt(key_type).blocked for key_type in certificate.key_types):
+            return ()
         found = of_folder(certificate, folder, self._ports.now())
         return tuple(
             one.key_type for one in found if isinstance(one.decision, Wait) and one.attempt.blocked

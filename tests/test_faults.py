@@ -569,6 +569,32 @@ def test_killed_before_nginx_is_told(running: Stumbling) -> None:
     assert ledger.orders == 1
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("half write /accounts/[^.]", id="half of it"),
+        pytest.param("after rename /accounts/[^.].*/limits.json", id="all of it"),
+    ],
+)
+def test_killed_while_a_refusal_is_noted(step: str, ca: Pebble, open_path: Path) -> None:
+    """What stops an account is noted wholly or not at all, and the next start goes on with it."""
+    site = Stumbling(open_path, ca, _name(step, 1))
+    gone = f"https://{LOCALHOST}:{free_port()}/dir"
+    site.settings = site.settings.replace(ca.directory_url, gone)
+    site.configure(site.block(site.name, "acme pebble;"))
+    with site.described():
+        assert site.is_killed(step)
+        site.assert_whole()
+        site.age()
+        with site.started():
+            (note,) = wait_for(lambda: list(site.state.glob("accounts/*/limits.json")), 20, "it")
+            site.quiet()
+    (stop,) = json.loads(note.read_bytes())["stops"]
+    assert (stop["kind"], stop["failures"]) == ("ca", 1)
+    assert "Connection refused" in stop["because"]
+    assert site.leftovers() == []
+
+
 REVOKING = [
     pytest.param("after rename /certificates/[^/]+/revoking$", id="what is to be revoked"),
     pytest.param("after POST /certZ/", id="the next one, but not in its place"),

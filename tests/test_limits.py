@@ -362,15 +362,13 @@ def test_no_bucket_for_names() -> None:
 
 
 def test_turns() -> None:
-    """A queue at an empty bucket is served in tens of minutes, its end as soon as may be."""
+    """A queue at an empty bucket is served at whole tens of minutes."""
     limits = refused(Limits(), limited("orders", 36))
     queue = [ask(f"n{number}.example") for number in range(40)]
-    moments = limits.turns(queue, RATES, NOW)
     first = 600 // 36
-    assert moments[:first] == [NOW + PAUSE] * first
-    assert moments[first : 2 * first] == [NOW + 2 * PAUSE] * first
-    assert moments[-1] == NOW + 40 * 36 * SECOND
-    assert limits.turns(queue[:3], RATES, NOW) == [NOW + 3 * 36 * SECOND] * 3
+    turns = [NOW + PAUSE] * first + [NOW + 2 * PAUSE] * (first + 1) + [NOW + 3 * PAUSE] * 7
+    assert limits.turns(queue, RATES, NOW) == turns
+    assert limits.turns(queue, RATES, NOW + MINUTE)[:first] == turns[:first]
 
 
 def test_turns_of_weeks() -> None:

@@ -208,16 +208,46 @@ def test_bucket(letsencrypt: LetsEncrypt) -> None:
         "old.example",
     ]
     turns = [world.attempt(site).next for site in new[3:]]
-    assert turns == [world.clock + PAUSE] * 16 + [world.clock + 20 * 36 * SECOND] * 4
+    assert turns == [world.clock + PAUSE] * 16 + [world.clock + 2 * PAUSE] * 4
     assert [world.attempt(site).failures for site in new[3:]] == [0] * 20
     assert outcome.next == world.clock + PAUSE
     assert not outcome.failed
-    assert world.heard("letsencrypt takes no more orders now: 20 certificates wait")
+    assert world.heard("letsencrypt takes no more orders now: 20 certificates wait for a turn")
+    assert world.run(new[-1], force=True).failed == ["n22.b.example"]
     world.clock += PAUSE
     assert world.run(*new, old).next == turns[-1]
-    world.clock += 2 * MINUTE
+    world.clock += PAUSE
     world.run(*new, old)
     assert all(map(world.has, new))
+
+
+def test_forced(world: World) -> None:
+    """An operator may ask again what we had put off ourselves, but not before the CA's own time."""
+    site, other = world.certificate("a.example"), world.certificate("b.example")
+    world.ca.misbehave("newOrder", unreachable(), times=3)
+    world.run(site)
+    assert world.run(other).failed == []
+    assert world.run(site, force=True).failed == []
+    assert world.has(site)
+    world.ca.misbehave("newOrder", busy(3600))
+    world.run(other, force=True)
+    asked = len(world.ca.log)
+    assert world.run(other, force=True).failed == ["b.example"]
+    assert len(world.ca.log) == asked
+
+
+def test_taken_up_without_a_turn(letsencrypt: LetsEncrypt) -> None:
+    """An order that is made already is finished, though the account may not make another one."""
+    world = letsencrypt
+    world.leave(orders=1)
+    site = world.certificate("a.example")
+    world.ca.misbehave("challenge", refused(500, "serverInternal"))
+    world.run(site)
+    world.clock += 2 * MINUTE
+    world.leave(orders=0)
+    world.run(site, world.certificate("b.example"))
+    assert world.has(site)
+    assert orders(world) == 1
 
 
 def test_second_key_is_free(letsencrypt: LetsEncrypt) -> None:
@@ -247,7 +277,7 @@ def test_registered_name(letsencrypt: LetsEncrypt) -> None:
     assert sum(map(world.has, new)) == 1
     every = timedelta(seconds=12096)
     turns = sorted(at for site in new if (at := world.attempt(site).next))
-    assert turns == [world.clock + -(-every // PAUSE) * PAUSE, world.clock + 2 * every]
+    assert turns == [world.clock + -(-wait // PAUSE) * PAUSE for wait in (every, 2 * every)]
 
 
 def test_four_failures_an_hour(world: World) -> None:
