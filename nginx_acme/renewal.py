@@ -1,4 +1,4 @@
-"""One run of renewals: what is due is got, and nginx takes it up.
+"""One run of renewals: what is due is got, or what another node has got, and nginx takes it up.
 
 From the generation that nginx runs, never from the user's files: only a reload of the operator's
 activates edits. Where nginx doesn't run, challenges are answered by a server of our own.

@@ -86,6 +86,18 @@ def each_nginx(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def rsync() -> str:
+    """The path of what copies a state directory to another node."""
+    return _need("installed", "rsync")
+
+
+@pytest.fixture(scope="session")
+def faketime() -> str:
+    """The path of what starts a program with another clock."""
+    return _need("installed", "faketime")
+
+
+@pytest.fixture(scope="session")
 def pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     """One pebble for all, with its bad manners on."""
     binary = _need("installed", "pebble")

@@ -33,7 +33,7 @@ class Pair:
     `state` is where the other one looks for the state directory.
     """
 
-    def __init__(self, make_site: MakeSite, ca: Pebble, state: Path) -> None:
+    def __init__(self, make_site: MakeSite, ca: Pebble, state: Path, rsync: str) -> None:
         self.issuing = make_site(ca)
         runtime = state.parent / "run"
         runtime.mkdir()
@@ -42,6 +42,7 @@ class Pair:
         old, new = (f"{LOCALHOST}:{port};" for port in (ca.http_port, self.other.http))
         self.other.settings = self.other.settings.replace(old, new)
         self.state = state
+        self._rsync = rsync
         self.runtime = self.other.runtime = runtime
 
     def configure(self, *names: str, acme: str = "acme pebble;", settings: str = "") -> None:
@@ -58,8 +59,10 @@ class Pair:
         """Copy the state, by the command of the README."""
         self.state.mkdir(exist_ok=True)
         command = re.findall(r"^ +(rsync (?:.*\\\n)*.*)$", README.read_text(), re.MULTILINE)[0]
-        *words, _, _ = shlex.split(command.replace("\\\n", ""))
-        subprocess.run([*words, f"{self.issuing.state}/", f"{self.state}/"], check=True)
+        _, *options, _, _ = shlex.split(command.replace("\\\n", ""))
+        subprocess.run(
+            [self._rsync, *options, f"{self.issuing.state}/", f"{self.state}/"], check=True
+        )
 
     @contextmanager
     def mounted(self) -> Iterator[None]:

@@ -11,7 +11,6 @@ import pytest
 
 from tests.launcher import eventually, requests
 from tests.nodes import Pair, tree
-from tests.servers import ServerMissing, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,14 +27,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 
 
 @pytest.fixture
-def pair(make_site: MakeSite, pebble: Pebble, open_path: Path) -> Pair:
+def pair(make_site: MakeSite, pebble: Pebble, rsync: str, open_path: Path) -> Pair:
     """Two nodes; the second looks for the state in a folder that isn't there yet."""
-    try:
-        find_program("rsync")
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
     (open_path / "node").mkdir(mode=0o755)
-    return Pair(make_site, pebble, open_path / "node" / "state")
+    return Pair(make_site, pebble, open_path / "node" / "state", rsync)
 
 
 def errors(site: Site) -> list[str]:
@@ -81,6 +76,11 @@ def test_mounted(pair: Pair, pebble: Pebble) -> None:
         assert requests(pebble) == asked
         row = pair.other.one_status()
         assert (row["state"], row["served"], row["problem"]) == ("valid", True, None)
+    pair.state.mkdir()
+    unmounted = pair.other.run("renew")
+    assert unmounted.returncode == 1
+    assert "has no certificates any more, is it mounted?" in unmounted.stderr
+    assert pair.other.verified("a.example").leaf == renewed
 
 
 def test_copied(pair: Pair, pebble: Pebble) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.launcher import eventually, requests
-from tests.servers import ServerMissing, find_program
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -206,12 +205,8 @@ def test_emptied(make_site: MakeSite, start_pebble: StartPebble) -> None:
 # --- the clock ------------------------------------------------------------------------------
 
 
-def test_clock(make_site: MakeSite, pebble: Pebble) -> None:
+def test_clock(make_site: MakeSite, pebble: Pebble, faketime: str) -> None:
     """A clock that is a day behind, or years, orders nothing and forgets nothing."""
-    try:
-        faketime = find_program("faketime")
-    except ServerMissing as missing:
-        pytest.skip(str(missing))
     site = make_site(pebble)
     site.configure(site.block("a.example"), site.block("b.example"))
     site.start()
