@@ -86,6 +86,7 @@ class Agent:
     - `main`: the main file that nginx was started with;
     - `user_main`: the user's, for `ps`;
     - `starter`: the process that is or became nginx;
+    - `hung_up`: somebody has told that to read its configuration, before it was nginx;
     - `turn`: the command of a turn, but for its reason;
     - `pid_file`, `error_log`: nginx's; `stderr`: whether that leads to ours;
     - `why`, `next`: the reasons for the first turn and the moment of the next one, of an agent
@@ -105,6 +106,8 @@ class Agent:
         log.add_file(str(facts["error_log"]))
         self._code = _code()
         self._why = set(_texts(facts.pop("why", [STARTED]))) & set(REASONS) or {STARTED}
+        if facts.pop("hung_up", False):
+            self._why.add(SURELY)
         self._next = _bounded(facts.pop("next", None))
         self._faults = 0
         self._wanted = True

@@ -41,6 +41,7 @@ def start_agent(home: Home, work: Work, starter: int) -> None:
         "main": home.generated_main,
         "user_main": home.main,
         "starter": starter,
+        "hung_up": launch.signals.hung_up,
         "pid_file": work.pid_file,
         "error_log": work.error_log,
         "stderr": stderr,

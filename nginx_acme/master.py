@@ -11,6 +11,7 @@ interpreter are all that is needed.
 from __future__ import annotations
 
 import os
+import time
 
 from nginx_acme.process import NAMES
 
@@ -96,6 +97,20 @@ def worker_marks(pid: int) -> frozenset[str]:
     """The same by what no later process has: the pid and when it was started, ``PID-TICKS``."""
     marks = ((child, _stat(child)) for child in workers(pid))
     return frozenset(f"{child}-{fields[_STARTED]}" for child, fields in marks if fields)
+
+
+def workers_since(pid: int) -> float | None:
+    """When the first of them was started, in seconds since the epoch; None where there is none."""
+    return min((moment for child in workers(pid) if (moment := since(child))), default=None)
+
+
+def since(pid: int) -> float | None:
+    """When a process was started, in seconds since the epoch, to a hundredth."""
+    fields = _stat(pid)
+    if not fields:
+        return None
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
 
 
 def is_reading(pid: int, path: str) -> bool:

@@ -412,20 +412,26 @@ def become(
 
 
 class Signals:
-    """What signals do until nginx runs; made by `end_on_signals`."""
+    """What signals do until nginx runs; made by `end_on_signals`.
 
-    __slots__ = ("_farewells", "_found")
+    `hung_up`: a HUP has come; nginx, which we become, is to read its configuration again then.
+    """
+
+    __slots__ = ("_farewells", "_found", "hung_up")
 
     def __init__(self) -> None:
         import _thread
         import signal
 
+        self.hung_up = False
         self._farewells: list[Callable[[], object]] = []
         self._found = {
             number: signal.signal(number, action)
             for names, action in ((_ENDING, self._end), (_IGNORED, signal.SIG_IGN))
             for number in (getattr(signal, name) for name in names)
         }
+        if self._found[signal.SIGHUP] is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(signal.SIGHUP, self._hang_up)
         knock, knock_of_signals = os.pipe()
         os.set_blocking(knock_of_signals, False)
         signal.set_wakeup_fd(knock_of_signals, warn_on_full_buffer=False)
@@ -450,6 +456,9 @@ class Signals:
         for number, found in self._found.items():
             if found is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_IGN)
+
+    def _hang_up(self, _number: int, _frame: FrameType | None) -> None:
+        self.hung_up = True
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         farewells, self._farewells = self._farewells, []
@@ -481,7 +490,7 @@ class Signals:
 def end_on_signals() -> Signals:
     """From now on TERM, INT and QUIT end us with exit code 0, as they end nginx, at any moment.
 
-    HUP, USR1, USR2 and WINCH, which mean something to nginx, are ignored. Raising SystemExit in
+    USR1, USR2 and WINCH, which mean something to nginx, are ignored, a HUP is remembered. Raising SystemExit in
     the handler was no way: asyncio would first wait for its tasks, and an exception out of
     nowhere can be swallowed. So the process ends here; a child of ours ends with its stdin.
     """

@@ -8,6 +8,7 @@ What goes wrong is said where nginx says it, and the agent learns when to go on.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,17 @@ from nginx_acme.control import take_up
 from nginx_acme.errors import NginxAcmeError, NginxRejected
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
-from nginx_acme.master import find_master, worker_marks
+from nginx_acme.master import find_master, since, worker_marks, workers_since
 from nginx_acme.process import error_log_path
 from nginx_acme.running import find_home, needed_work
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
     from nginx_acme.work import Work
+
+AT_ONCE = 0.01
+"""Seconds from nginx's pid file to its first workers; on a busy machine they take longer, and then
+the user's files are read once more for nothing."""
 
 
 def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
@@ -36,8 +41,8 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
         why: one of `alarms.REASONS`.
 
     Returns:
-        What the agent takes in. `fault`: it failed as it should not. After a look, `new`: the
-        user's files brought something. Otherwise `next`: when to go on, in seconds since the epoch,
+        What the agent takes in. `fault`: it failed as it should not. `new`: the user's files
+        brought something. Otherwise `next`: when to go on, in seconds since the epoch,
         None where nothing will be due. And, if it knows, what may be another than before: `agent`,
         `pid_file`, `error_log`, `stderr`.
     """
@@ -50,7 +55,9 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
         if why in {LOOK, SURELY}:
             said["new"] = _taken_up(home, log, surely=why == SURELY)
         else:
-            if why == STARTED:
+            if why == STARTED and _was_told_before(home):
+                said["new"] = _taken_up(home, log, surely=True)
+            elif why == STARTED:
                 _note_workers(home)
             said["next"] = _renew(home, log)
         said.update(_facts(needed_work(home)))
@@ -84,6 +91,21 @@ def _taken_up(home: Home, log: Log, *, surely: bool) -> bool:
     except NginxAcmeError as error:
         log.emerg(str(error))
     return False
+
+
+def _was_told_before(home: Home) -> bool:
+    """Whether nginx was told to read its configuration just before the agent could see that.
+
+    Then it has other workers than those that it has started with, and than the agent has found.
+    """
+    work = needed_work(home)
+    master = find_master(work.pid_file)
+    try:
+        begun = os.stat(work.pid_file).st_mtime
+    except OSError:
+        return False
+    workers = None if master is None else workers_since(master.pid)
+    return workers is not None and workers > max(begun, since(os.getppid()) or begun) + AT_ONCE
 
 
 def _note_workers(home: Home) -> None:

@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import subprocess
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,6 +180,53 @@ def test_no_signal_of_nginx_is_for_it(make_site: MakeSite) -> None:
     assert site.quiet() == agent
     os.kill(agent, signal.SIGTERM)
     eventually(lambda: not site.agents(), "its end")
+
+
+def test_hup_before_there_is_nginx(make_site: MakeSite, silent: Silent) -> None:
+    """One that comes while a start waits for its CA means the configuration as it is then."""
+    site = make_site()
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 3s;"
+
+    def configure(names: str) -> None:
+        site.configure(site.block(names, "acme elsewhere;"), settings=declared)
+
+    configure("a.example")
+    program = site.launch()
+    eventually(lambda: silent.connections, "the CA's being asked")
+    configure("a.example b.example")
+    os.kill(program.pid, signal.SIGHUP)
+    eventually(partial(answers, site, b"a.example b.example"), "the edit")
+
+
+def test_hup_before_there_is_an_agent(make_site: MakeSite) -> None:
+    """One that comes before the agent watches is not lost."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    site.start()
+    begun = (site.folder / "logs" / "nginx.pid").stat().st_mtime
+    site.configure(site.block("a.internal b.internal", "acme local;"))
+    eventually(lambda: time.time() > begun + 0.05, "a moment")
+    os.kill(site.server.pid, signal.SIGHUP)
+    eventually(partial(answers, site, b"a.internal b.internal"), "the edit")
+
+
+def test_edit_without_a_hup(make_site: MakeSite) -> None:
+    """Whoever only edits is left alone, by a new agent, too."""
+    site = started(make_site)
+    agent = site.quiet()
+    site.configure(site.block("a.internal b.internal", "acme local;"))
+    os.kill(agent, signal.SIGKILL)
+    eventually(lambda: not site.agents())
+    assert site.run("renew").returncode == 0
+    assert site.quiet() != agent
+    assert answers(site, b"a.internal")
+
+
+def answers(site: Site, body: bytes) -> bool:
+    """Whether it answers so by now."""
+    with suppress(OSError):
+        return site.shown("localhost").body == body
+    return False
 
 
 def test_brought_back(make_site: MakeSite) -> None:

@@ -39,7 +39,9 @@ BACKLOG = 511  # as nginx
 _TOKEN = re.compile(r"[-_A-Za-z0-9]{16,128}")
 
 _CHILD = """
-import _thread, os, select, sys
+import _thread, os, select, signal, sys
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 def end_with_the_launcher():
     line = select.poll()
