@@ -62,7 +62,9 @@ def take(
         StateError: the source can't be read, or has lost what it had; the store keeps what it has.
     """
     wanted = tuple(certificates)
-    if not source.folders() and any(one.bundle for one in standings(wanted, store, now)):
+    if not source.folders():
+        if not any(one.bundle for one in standings(wanted, store, now)):
+            return []
         raise StateError(
             f'"{source.root}" has no certificates any more, is it mounted? nginx goes on with those'
             " that were taken from it",
@@ -154,6 +156,9 @@ def _amiss(
             problem = f'"{offered.bundle_path(key_type)}" is damaged and not taken: {damage}'
             return Attempt(problem=problem, at=now)
     own = folder.own(key_type)
+    if own is None and offered is None:
+        problem = f'"{root}" has none of this issuer for these names'
+        return Attempt(problem=problem, at=now)
     due = due_of(certificate, own, folder.advice(key_type))
     if own is None or due is None:
         return NO_ATTEMPT

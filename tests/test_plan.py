@@ -413,3 +413,18 @@ def test_twin_has_a_key_of_its_own() -> None:
         twin = replace(issuer, staging="https://test.example/dir").twin()
         assert twin is not None
         assert twin.account_key == expected
+
+
+def test_whose_host_it_is() -> None:
+    """Where any token is answered, each host is the first issuer's; another one is warned of."""
+    issuers = "acme_issuer b { uri https://b.example.com/; } acme_challenge_answer any;"
+    plan = plan_of(
+        f"{issuers} server {{ listen 443 ssl; server_name a.example.com; acme; }}"
+        "server { listen 444 ssl; server_name a.example.com c.example.com; acme b; }"
+        "server { listen 445 ssl; server_name l.internal; acme local; }"
+    )
+    whose = {host: issuer.name for host, issuer in plan.whose_hosts.items()}
+    assert whose == {"a.example.com": "letsencrypt", "c.example.com": "b"}
+    (warning,) = [text for text, _ in plan.warnings if "acme_challenge_answer" in text]
+    assert 'answers for a.example.com as "letsencrypt" wants it' in warning
+    assert not plan_of("server { listen 443 ssl; server_name a.example.com; acme; }").whose_hosts

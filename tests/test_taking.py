@@ -206,6 +206,18 @@ def test_one_gone(nodes: Nodes) -> None:
     assert nodes.own.own(KEY) == good
 
 
+def test_not_wanted_there(nodes: Nodes) -> None:
+    """A certificate that the other node has never heard of is told of, for its files may differ."""
+    other = Identity(ISSUER.directory_url, frozenset({"a.example"}), None)
+    nodes.theirs.create(other, ["a.example"]).install(KEY, issue(("a.example",)), "x")
+    assert [nodes.take(), nodes.take()] == [0, 0]
+    words = f'"{nodes.theirs.root}" has none of this issuer for these names'
+    assert nodes.said.getvalue().count(words) == 1
+    nodes.offer(issue(NAMES))
+    assert nodes.take() == 1
+    assert nodes.own.attempt(KEY).problem is None
+
+
 def test_nothing_yet(nodes: Nodes) -> None:
     """Before there is anything, that is no error."""
     assert nodes.take() == 0
