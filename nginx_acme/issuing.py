@@ -23,10 +23,10 @@ from nginx_acme.acme.client import Client
 from nginx_acme.acme.gate import DEADLINE
 from nginx_acme.challenges.http01 import Armed
 from nginx_acme.launch import utc_now
-from nginx_acme.obtaining import TooLate
-from nginx_acme.ports import Outcome, Ports
+from nginx_acme.orders.obtaining import TooLate
+from nginx_acme.orders.ports import Outcome, Ports
+from nginx_acme.orders.reconcile import reconcile
 from nginx_acme.progress import progress_for
-from nginx_acme.reconcile import reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence

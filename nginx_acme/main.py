@@ -35,7 +35,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
     """
     command = commandline.parse(argv)
     if command.action == commandline.COMMAND and command.word == "agent":
-        from nginx_acme.agent import run as stay
+        from nginx_acme.agent.process import run as stay
 
         return stay(command.rest, log)
     signals = end_on_signals()

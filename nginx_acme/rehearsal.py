@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.master import Master
+    from nginx_acme.orders.ports import Outcome
     from nginx_acme.plan import Certificate
-    from nginx_acme.ports import Outcome
     from nginx_acme.store import AccountFolder, Store
     from nginx_acme.work import Work
 

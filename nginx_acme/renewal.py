@@ -23,9 +23,9 @@ from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
 from nginx_acme.master import exists
+from nginx_acme.orders.ports import Outcome
 from nginx_acme.places import answer_of, answers_known, answers_of, stand_in
 from nginx_acme.policy import DAILY
-from nginx_acme.ports import Outcome
 from nginx_acme.reload import RELOAD_WAIT
 from nginx_acme.running import (
     needed_work,
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from nginx_acme.generate import Answer
-    from nginx_acme.issuance import Wanted
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.master import Master
+    from nginx_acme.orders.issuance import Wanted
     from nginx_acme.store import AccountFolder, Identity
     from nginx_acme.work import Work
 

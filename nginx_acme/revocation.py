@@ -21,9 +21,9 @@ from nginx_acme.errors import NginxAcmeError, NginxRejected, Problem
 from nginx_acme.issuing import client_for
 from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.launch import utc_now
+from nginx_acme.orders.registration import Registration
 from nginx_acme.places import stand_in
 from nginx_acme.plan import Issuer
-from nginx_acme.registration import Registration
 from nginx_acme.renewal import Renewal
 
 if TYPE_CHECKING:

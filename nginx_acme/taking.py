@@ -19,8 +19,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from nginx_acme.errors import StateError
-from nginx_acme.issuance import Wanted
 from nginx_acme.launch import utc_now
+from nginx_acme.orders.issuance import Wanted
 from nginx_acme.standing import due_of, standings
 from nginx_acme.store import NO_ATTEMPT, Attempt, Identity
 

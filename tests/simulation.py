@@ -43,13 +43,13 @@ from nginx_acme.acme.resources import (
 from nginx_acme.certificate import new_key
 from nginx_acme.errors import Problem, StateError, Unreachable
 from nginx_acme.identifiers import Name
-from nginx_acme.limits import Limits
 from nginx_acme.log import Log
+from nginx_acme.orders.ports import Outcome, Ports
+from nginx_acme.orders.reconcile import reconcile
 from nginx_acme.plan import Certificate, Issuer
-from nginx_acme.ports import Outcome, Ports
+from nginx_acme.policy.limits import Limits
 from nginx_acme.preflight import Findings
 from nginx_acme.progress import Lines
-from nginx_acme.reconcile import reconcile
 from nginx_acme.store import Identity, Issued
 from nginx_acme.store.notes import NO_ATTEMPT, Attempt
 from tests import virtual_time
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from nginx_acme.acme.order import Solver
-    from nginx_acme.ari import Advice
     from nginx_acme.certificate import Bundle
+    from nginx_acme.policy.ari import Advice
     from nginx_acme.store import AccountFolder, PendingOrder
 
 KEY = "ecdsa:256"

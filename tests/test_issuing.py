@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.issuing import GRACE, LAST_START, Punctual, in_time
-from nginx_acme.obtaining import TooLate
-from nginx_acme.ports import Outcome
+from nginx_acme.orders.obtaining import TooLate
+from nginx_acme.orders.ports import Outcome
 from tests.acme.applicant import Answers
 from tests.virtual_time import run, seconds
 

@@ -151,7 +151,9 @@ def test_binary_upgrade(machine: Machine, site: Served) -> None:
 def test_package_upgrade(machine: Machine, site: Served) -> None:
     """An agent whose program was replaced is the new program at its next turn, with the same pid."""
     first = start(machine, site.conf("first", main=MAIN))
-    (program,) = machine.sh("echo /opt/nginx-acme/lib/*/site-packages/nginx_acme/agent.py").split()
+    (program,) = machine.sh(
+        "echo /opt/nginx-acme/lib/*/site-packages/nginx_acme/agent/process.py"
+    ).split()
     machine.sh(f"sed -i 's/nginx-acme: agent for/nginx-acme: newer agent for/' {program}")
     machine.write("/etc/nginx/nginx.conf", site.conf("second", main=MAIN))
     machine.systemctl("kill", "--signal", "HUP", "nginx")

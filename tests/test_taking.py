@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nginx_acme.ari import Advice
 from nginx_acme.errors import StateError
 from nginx_acme.identifiers import Name
 from nginx_acme.log import Log
 from nginx_acme.plan import Certificate, Issuer
+from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Store
 from nginx_acme.taking import next_look, take
 from tests.store.bundles import NOW, issue, temporary

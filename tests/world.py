@@ -12,11 +12,11 @@ from nginx_acme.acme.client import Client
 from nginx_acme.acme.jws import AccountKey
 from nginx_acme.identifiers import Name
 from nginx_acme.log import Log
+from nginx_acme.orders.ports import Outcome, Ports
+from nginx_acme.orders.reconcile import reconcile
 from nginx_acme.plan import Certificate, Issuer
-from nginx_acme.ports import Outcome, Ports
 from nginx_acme.preflight import Findings
 from nginx_acme.progress import Lines
-from nginx_acme.reconcile import reconcile
 from nginx_acme.store import Identity, Store
 from tests.acme.applicant import Answers
 from tests.fake_ca import FakeCa

@@ -24,8 +24,8 @@ from nginx_acme.errors import AcmeError, NginxAcmeError, Problem
 from nginx_acme.issuing import client_for
 from nginx_acme.launch import understand, utc_now
 from nginx_acme.log import printable
+from nginx_acme.orders.registration import Registration
 from nginx_acme.places import answer_of, answers_of
-from nginx_acme.registration import Registration
 from nginx_acme.running import current_work, find_home, why_silent
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from nginx_acme.account import find_account
 from nginx_acme.acme.presets import rates
 from nginx_acme.commands import parser_for
 from nginx_acme.errors import ConfigError, StateError
-from nginx_acme.forecast import forecast
 from nginx_acme.generate import generate
 from nginx_acme.launch import understand, utc_now
-from nginx_acme.limits import Ask, Limits
 from nginx_acme.places import borrow
 from nginx_acme.policy import Keep, Renew, Wait
+from nginx_acme.policy.forecast import forecast
+from nginx_acme.policy.limits import Ask, Limits
 from nginx_acme.standing import standings
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.alarms import REASONS
+from nginx_acme.agent.alarms import REASONS
 from nginx_acme.beside import start_agent
 from nginx_acme.commands import parser_for
 from nginx_acme.errors import NginxAcmeError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nginx_acme.launch import Home, Launch
-    from nginx_acme.ports import Outcome
+    from nginx_acme.orders.ports import Outcome
     from nginx_acme.work import Work
 
 

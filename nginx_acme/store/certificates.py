@@ -41,8 +41,8 @@ from nginx_acme.store.revocations import Revocations
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from nginx_acme.ari import Advice
     from nginx_acme.certificate import Bundle
+    from nginx_acme.policy.ari import Advice
     from nginx_acme.store.records import Access, Fields
 
 UNKNOWN = ""

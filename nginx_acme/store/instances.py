@@ -131,7 +131,7 @@ class Instance:
         return frozenset(records.texts((records.load(self._workers) or {}).get("workers")))
 
     def wake_agent(self) -> None:
-        """Let the agent look at everything (`nginx_acme.alarms`)."""
+        """Let the agent look at everything (`nginx_acme.agent.alarms`)."""
         self.access.demand()
         disk.replace(os.path.join(self.path, WAKE), b"", mode=0o600, durable=False)
 

@@ -1,6 +1,6 @@
 """What an account has to wait for: `limits.json` in its folder.
 
-What it means is `nginx_acme.limits`'s business, and so is how far a time is believed. Written often
+What it means is `nginx_acme.policy.limits`'s business, and so is how far a time is believed. Written often
 and without fsync: a power cut may cost a refusal by the CA, which then says the same again.
 """
 
@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.limits import Kind, Limits, Scope, Stop
+from nginx_acme.policy.limits import Kind, Limits, Scope, Stop
 from nginx_acme.store import records
 
 if TYPE_CHECKING:

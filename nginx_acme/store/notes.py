@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nginx_acme.ari import Advice
+from nginx_acme.policy.ari import Advice
 from nginx_acme.store import records
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme import disk
-from nginx_acme.ari import Advice
 from nginx_acme.certificate import read_bundle
 from nginx_acme.errors import StateError
+from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Issued, Store
 from tests.store.bundles import NOW, issue, temporary
 

@@ -13,7 +13,7 @@ import pytest
 
 from nginx_acme.certificate import new_key
 from nginx_acme.errors import StateError
-from nginx_acme.limits import Kind, Limits, Scope, Stop
+from nginx_acme.policy.limits import Kind, Limits, Scope, Stop
 from nginx_acme.store import Store
 from tests.store.bundles import NOW
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme import disk
-from nginx_acme.ari import Advice
 from nginx_acme.errors import StateError
+from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Store
 from nginx_acme.store.certificates import _alternatives
 from tests.store.bundles import NOW, issue, temporary

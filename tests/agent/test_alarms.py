@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nginx_acme.agent import _Turn
-from nginx_acme.alarms import DUE, LOOK, SURELY, Alarms
+from nginx_acme.agent.alarms import DUE, LOOK, SURELY, Alarms
+from nginx_acme.agent.process import _Turn
 from tests.servers import wait_for
 
 if TYPE_CHECKING:

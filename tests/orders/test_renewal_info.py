@@ -24,9 +24,9 @@ from tests.world import DAY, KEY, MINUTE, NOW, World
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nginx_acme.ari import Advice
+    from nginx_acme.orders.ports import Outcome
     from nginx_acme.plan import Certificate
-    from nginx_acme.ports import Outcome
+    from nginx_acme.policy.ari import Advice
     from tests.fake_ca import Fault
 
 HOUR = timedelta(hours=1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nginx_acme.certificate import Bundle
-    from nginx_acme.issuance import Wanted
+    from nginx_acme.orders.issuance import Wanted
     from nginx_acme.plan import Certificate
     from nginx_acme.store import CertificateFolder
 

@@ -13,23 +13,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from nginx_acme import ari, limits
-from nginx_acme.allowance import NotAsked
 from nginx_acme.errors import AcmeError, NginxAcmeError, Problem
-from nginx_acme.limits import Ask, Kind
-from nginx_acme.policy import HOURLY
+from nginx_acme.orders.allowance import NotAsked
+from nginx_acme.policy import HOURLY, ari, limits
+from nginx_acme.policy.limits import Ask, Kind
 from nginx_acme.standing import life_of
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from datetime import datetime
 
-    from nginx_acme.ari import Advice
     from nginx_acme.certificate import Bundle
+    from nginx_acme.orders.ports import Ports
+    from nginx_acme.orders.sessions import Sessions
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.policy import Life
-    from nginx_acme.ports import Ports
-    from nginx_acme.sessions import Sessions
+    from nginx_acme.policy.ari import Advice
     from nginx_acme.store import CertificateFolder
 
 AT_ONCE = 8

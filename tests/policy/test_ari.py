@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nginx_acme import ari
 from nginx_acme.acme.resources import RenewalInfo
-from nginx_acme.ari import Advice
-from nginx_acme.policy import Life, Word, when_due
+from nginx_acme.policy import Life, Word, ari, when_due
+from nginx_acme.policy.ari import Advice
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

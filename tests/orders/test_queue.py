@@ -11,7 +11,7 @@ import pytest
 
 from nginx_acme.account import make_account
 from nginx_acme.acme.presets import LETSENCRYPT
-from nginx_acme.limits import AT_ONCE, PAUSE, Kind, Limits, Scope
+from nginx_acme.policy.limits import AT_ONCE, PAUSE, Kind, Limits, Scope
 from nginx_acme.store import Store
 from tests.fake_ca import busy, refused, unreachable
 from tests.world import DAY, KEY, MINUTE, NOW, World

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nginx_acme.acme.presets import LETSENCRYPT, LETSENCRYPT_STAGING, rates
 from nginx_acme.errors import AcmeError, OrderFailed, Problem, UnexpectedAnswer, Unreachable
-from nginx_acme.limits import (
+from nginx_acme.policy import Life
+from nginx_acme.policy.limits import (
     LONGEST_TURN,
     PAUSE,
     TRIES,
@@ -23,7 +24,6 @@ from nginx_acme.limits import (
     rank,
     scopes,
 )
-from nginx_acme.policy import Life
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

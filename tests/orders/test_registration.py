@@ -15,8 +15,8 @@ from nginx_acme.certificate import new_key
 from nginx_acme.errors import AcmeError, Problem
 from nginx_acme.launch import utc_now as now
 from nginx_acme.log import Log
+from nginx_acme.orders.registration import Registration
 from nginx_acme.plan import Issuer
-from nginx_acme.registration import Registration
 from nginx_acme.store import Store
 from tests.fake_ca import HOST, FakeCa, lost, refused
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from nginx_acme.acme.client import Client
     from nginx_acme.acme.order import Solver
-    from nginx_acme.issuance import Wanted
     from nginx_acme.log import Log
+    from nginx_acme.orders.issuance import Wanted
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.preflight import Findings
     from nginx_acme.progress import Progress

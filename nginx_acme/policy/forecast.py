@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nginx_acme.acme.presets import Rates
-    from nginx_acme.limits import Ask, Limits
+    from nginx_acme.policy.limits import Ask, Limits
 
 _SHARED = re.compile(r"[a-z]{2,3}\.[a-z]{2}")
 """What many register names below, by its look: co.uk, com.au, net.br."""

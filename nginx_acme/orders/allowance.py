@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from nginx_acme.acme.presets import rates
 from nginx_acme.errors import AcmeError, NginxAcmeError
 from nginx_acme.key_types import KEY_TYPES
-from nginx_acme.limits import Ask, Limits, scopes
+from nginx_acme.policy.limits import Ask, Limits, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from nginx_acme.limits import Stop
-    from nginx_acme.ports import Ports
+    from nginx_acme.orders.ports import Ports
+    from nginx_acme.policy.limits import Stop
     from nginx_acme.store import AccountFolder, CertificateFolder
 
 

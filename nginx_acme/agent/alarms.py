@@ -11,7 +11,7 @@ import os
 import select
 import time
 
-from nginx_acme import linux
+from nginx_acme.agent import linux
 from nginx_acme.master import exists
 
 TYPE_CHECKING = False

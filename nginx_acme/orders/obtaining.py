@@ -18,20 +18,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from nginx_acme import ari, policy
+from nginx_acme import policy
 from nginx_acme.acme.order import Unfinished
 from nginx_acme.acme.presets import LOCAL
 from nginx_acme.acme.resources import OrderStatus
-from nginx_acme.allowance import NotAsked, NotYet
 from nginx_acme.certificate import make_bundle, new_key
 from nginx_acme.errors import AcmeError, NginxAcmeError, OrderFailed, Problem, StateError
-from nginx_acme.issuance import Wanted
-from nginx_acme.limits import Kind, scopes
 from nginx_acme.local import LocalAuthority
-from nginx_acme.policy import Renew
+from nginx_acme.orders.allowance import NotAsked, NotYet
+from nginx_acme.orders.issuance import Wanted
+from nginx_acme.orders.trying import Try
+from nginx_acme.policy import Renew, ari
+from nginx_acme.policy.limits import Kind, scopes
 from nginx_acme.standing import due_of, left_out_of, life_of
 from nginx_acme.store import Attempt
-from nginx_acme.trying import Try
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nginx_acme.acme.order import Solver
-    from nginx_acme.allowance import Allowance
     from nginx_acme.certificate import Bundle
-    from nginx_acme.issuance import Session
-    from nginx_acme.limits import Ask, Stop
+    from nginx_acme.orders.allowance import Allowance
+    from nginx_acme.orders.issuance import Session
+    from nginx_acme.orders.ports import Outcome, Ports
+    from nginx_acme.orders.sessions import Sessions
     from nginx_acme.plan import Certificate
-    from nginx_acme.ports import Outcome, Ports
+    from nginx_acme.policy.limits import Ask, Stop
     from nginx_acme.preflight import Findings
-    from nginx_acme.sessions import Sessions
     from nginx_acme.store import CertificateFolder
 
 STILL_ISSUING = timedelta(minutes=10)

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from nginx_acme.errors import Problem
-from nginx_acme.forecast import forecast
-from nginx_acme.limits import PAUSE, Ask, Limits
+from nginx_acme.policy.forecast import forecast
+from nginx_acme.policy.limits import PAUSE, Ask, Limits
 from tests import virtual_time
 from tests.simulation import (
     DAY,

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from nginx_acme.acme.presets import LETSENCRYPT, LETSENCRYPT_STAGING, Rates, rates
-from nginx_acme.forecast import forecast, likely_registered
-from nginx_acme.limits import Ask, Limits
+from nginx_acme.policy.forecast import forecast, likely_registered
+from nginx_acme.policy.limits import Ask, Limits
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

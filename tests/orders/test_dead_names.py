@@ -18,8 +18,8 @@ from tests.world import DAY, KEY, MINUTE, NOW, World
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nginx_acme.orders.ports import Outcome
     from nginx_acme.plan import Certificate
-    from nginx_acme.ports import Outcome
     from nginx_acme.standing import Standing
     from tests.fake_ca import Proceed, Reply
 

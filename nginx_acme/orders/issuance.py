@@ -20,7 +20,7 @@ from nginx_acme.acme.order import abandon, complete
 from nginx_acme.acme.resources import Identifier, OrderStatus, certificate_id
 from nginx_acme.certificate import csr, fingerprint, key_type_of, make_bundle, new_key
 from nginx_acme.errors import BadBundle, OrderFailed, Problem, UnexpectedAnswer
-from nginx_acme.registration import Registration
+from nginx_acme.orders.registration import Registration
 from nginx_acme.store import NO_ATTEMPT, PendingOrder
 from nginx_acme.threads import to_the_end
 

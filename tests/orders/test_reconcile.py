@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nginx_acme.errors import StateError
-from nginx_acme.limits import AT_ONCE
+from nginx_acme.policy.limits import AT_ONCE
 from tests.fake_ca import busy, refused, slow
 from tests.world import DAY, KEY, MINUTE, NOW, World
 

@@ -10,14 +10,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from nginx_acme.account import find_account, replace_account
-from nginx_acme.allowance import Allowance
 from nginx_acme.errors import StateError
-from nginx_acme.issuance import Session
+from nginx_acme.orders.allowance import Allowance
+from nginx_acme.orders.issuance import Session
 
 if TYPE_CHECKING:
     from nginx_acme.errors import Problem
+    from nginx_acme.orders.ports import Ports
     from nginx_acme.plan import Issuer
-    from nginx_acme.ports import Ports
     from nginx_acme.store import AccountFolder
 
 

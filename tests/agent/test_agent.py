@@ -295,7 +295,7 @@ def test_package_upgrade(make_site: MakeSite, tmp_path: Path) -> None:
     site.configure(site.block("a.internal", "acme local;"))
     site.start()
     agent = site.quiet()
-    program = package / "agent.py"
+    program = package / "agent" / "process.py"
     renewed = program.with_suffix(".new")
     renewed.write_text(
         program.read_text().replace("nginx-acme: agent for", "nginx-acme: agent for 2")

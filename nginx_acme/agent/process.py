@@ -25,8 +25,9 @@ import signal
 import sys
 import time
 
-from nginx_acme import disk, linux
-from nginx_acme.alarms import DUE, LOOK, REASONS, STARTED, SURELY, Alarms
+from nginx_acme import disk
+from nginx_acme.agent import linux
+from nginx_acme.agent.alarms import DUE, LOOK, REASONS, STARTED, SURELY, Alarms
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.master import exists, find_master
 from nginx_acme.process import found_environ

@@ -18,14 +18,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import policy
-from nginx_acme.allowance import NotYet
 from nginx_acme.errors import StateError
-from nginx_acme.limits import AT_ONCE, rank
-from nginx_acme.obtaining import Obtaining
+from nginx_acme.orders.allowance import NotYet
+from nginx_acme.orders.obtaining import Obtaining
+from nginx_acme.orders.ports import Outcome
+from nginx_acme.orders.renewal_info import Advisers
+from nginx_acme.orders.sessions import Sessions
 from nginx_acme.policy import Keep, Renew, Wait
-from nginx_acme.ports import Outcome
-from nginx_acme.renewal_info import Advisers
-from nginx_acme.sessions import Sessions
+from nginx_acme.policy.limits import AT_ONCE, rank
 from nginx_acme.standing import life_of, of_folder
 from nginx_acme.store import Identity
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from nginx_acme.disk import Lock
+    from nginx_acme.orders.ports import Ports
     from nginx_acme.plan import Certificate, Issuer
-    from nginx_acme.ports import Ports
     from nginx_acme.standing import Standing
     from nginx_acme.store import CertificateFolder
 
