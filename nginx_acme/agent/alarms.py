@@ -63,12 +63,13 @@ class Alarms:
 
     def follow(self, nginx: int) -> bool:
         """Look at the end of this nginx from now on; whether it is alive."""
-        self._pid = nginx
+        self._pid, self._nginx, self.ended = nginx, -1, False
         try:
             self._nginx = os.pidfd_open(nginx)
-        except OSError:
-            self._nginx = -1
-        self.ended = not exists(nginx)
+        except ProcessLookupError:
+            self.ended = True
+        except OSError:  # before Linux 5.3
+            self.ended = not exists(nginx)
         return not self.ended
 
     def wait(self, moment: float | None, more: Mapping[int, float]) -> set[str]:
