@@ -162,15 +162,20 @@ def test_package_upgrade(machine: Machine, site: Served) -> None:
     assert not machine.agents()
 
 
-def test_renewal_brings_back_the_agent(machine: Machine, site: Served) -> None:
-    """Killed, the agent comes back with the next run of the timer, as nginx's and to stay."""
-    first = start(machine, site.conf("first", main=MAIN))
-    machine.sh(f"kill -KILL {first}")
-    eventually(lambda: not machine.agents(), "its end")
-    assert machine.show("ActiveState") == "active"
+def test_brought_back(machine: Machine, site: Served) -> None:
+    """Killed, the agent comes back as nginx's and to stay, whoever brings it: timer, unit, a shell."""
+    start(machine, site.conf("first", main=MAIN))
     machine.systemctl("enable", "--now", "nginx-acme-renew.timer")
-    machine.systemctl("start", "nginx-acme-renew")
-    assert agent(machine) in machine.group()
+    for command in (
+        "systemctl start nginx-acme-renew",
+        "systemctl reload nginx",
+        "nginx-acme -s reload",
+    ):
+        machine.sh(f"kill -KILL {agent(machine)}")
+        eventually(lambda: not machine.agents(), "its end")
+        assert machine.show("ActiveState") == "active"
+        machine.sh(command)
+        assert agent(machine) in machine.group()
     assert "NGINX-ACME OK" in machine.run("journalctl", "--unit", "nginx-acme-renew")
     machine.systemctl("stop", "nginx")
     assert is_gone(machine)
