@@ -23,7 +23,7 @@ from nginx_acme.errors import NginxAcmeError, ReloadFailed
 from nginx_acme.launch import free_addresses, is_shelter, understand, utc_now
 from nginx_acme.loaded import reload_and_note
 from nginx_acme.master import find_master, worker_marks
-from nginx_acme.places import borrow, keep
+from nginx_acme.places import borrow
 from nginx_acme.process import check
 from nginx_acme.publish import publish
 from nginx_acme.reload import RELOAD_WAIT, was_reloaded
@@ -31,7 +31,7 @@ from nginx_acme.running import as_started, current_work, started_at, test_curren
 from nginx_acme.sockets import listening
 from nginx_acme.standing import missing
 from nginx_acme.store import Store
-from nginx_acme.taking import take_now
+from nginx_acme.taking import placed
 
 if TYPE_CHECKING:
     from nginx_acme.generation import Generation
@@ -146,11 +146,10 @@ def _as_started(understood: Understood, master: Master) -> Understood:
 
 def _written(running: Understood, master: Master) -> Generation:
     """A generation with something to serve at each path; nobody has judged it yet."""
-    home, plan, now = running.home, running.plan, utc_now()
+    home = running.home
     free = free_addresses(running, listening(master.pid))
     home.runtime.open_for_writing()
-    take_now(running)
-    return write(running, keep(plan, home.store, now, home.source), free)
+    return write(running, placed(running, utc_now()), free)
 
 
 def _activate(running: Understood, written: Generation, master: Master) -> None:

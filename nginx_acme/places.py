@@ -25,7 +25,7 @@ from nginx_acme.store import Identity
 from nginx_acme.store.labels import variable_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from nginx_acme.certificate import Bundle
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     Place = tuple[tuple[str, frozenset[str], str | None] | None, str]
     """Identity and key type; no identity: for servers that no certificate can name."""
+    Known = Mapping[str, Sequence[Sequence[str]]]
+    """What `known_accounts` gives."""
 
 T = TypeVar("T")
 
@@ -53,7 +55,14 @@ class Places:
         return Layout(lambda identity, key: self.paths[identity, key], self.answers, added, public)
 
 
-def keep(plan: Plan, store: Store, now: datetime, source: Store | None = None) -> Places:
+def keep(
+    plan: Plan,
+    store: Store,
+    now: datetime,
+    *,
+    source: Store | None = None,
+    known: Known | None = None,
+) -> Places:
     """Places in the store, which is open for writing; it has something at each of them then.
 
     Args:
@@ -61,7 +70,8 @@ def keep(plan: Plan, store: Store, now: datetime, source: Store | None = None) -
         store: has them.
         now: the wall clock.
         source: the state directory, where `store` is a private folder. The nearest certificate may
-            be there, too, and whose challenges are answered is known there alone.
+            be there, too.
+        known: the accounts that are there then.
 
     Raises:
         ConfigError: an account key of the operator's is none.
@@ -79,7 +89,8 @@ def keep(plan: Plan, store: Store, now: datetime, source: Store | None = None) -
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
     if source is None:
         return Places(paths, answers(plan, store, now))
-    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, source))
+    asked = _asked(plan.issuers)
+    return Places(paths, borrow_answers(asked, plan.whose_hosts, source, known or {}))
 
 
 def answers(plan: Plan, store: Store, now: datetime) -> tuple[Answer, ...]:
@@ -144,7 +155,8 @@ def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
     for key_type in _nameless(plan):
         path = f"{folder}/{NAMELESS}-{file_name(key_type)}"
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
-    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, store))
+    known = known_accounts(plan.issuers, store)
+    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, store, known))
 
 
 def _readable(ask: Callable[[], T | None]) -> T | None:
@@ -163,47 +175,55 @@ def _path_in(store: Store, identity: Identity, key_type: str) -> str | None:
 
 
 def borrow_answers(
-    issuers: Iterable[Issuer], hosts: Mapping[str, Issuer], store: Store
+    issuers: Iterable[Issuer], hosts: Mapping[str, Issuer], store: Store, known: Known
 ) -> tuple[Answer, ...]:
-    """What nginx says for each account, and nobody's thumbprint where there is none.
+    """What nginx says for each account, and nobody's thumbprint where none is known.
 
     Args:
         issuers: those that are asked by challenges.
         hosts: whose each host is, where any token is answered.
-        store: need not be open for writing.
+        store: has the folders of their challenges; need not be open for writing.
+        known: their accounts.
     """
     return _each_once(
-        answer
+        Answer(name, thumbprint, store.challenges(name), () if n else _hosts(hosts, issuer))
         for issuer in issuers
-        for answer in _borrowed_answers(store, issuer, _hosts(hosts, issuer))
+        for n, (name, thumbprint) in enumerate(known.get(_key(issuer)) or [_nobody(issuer)])
     )
 
 
-def _borrowed_answers(store: Store, issuer: Issuer, hosts: tuple[str, ...]) -> Iterator[Answer]:
-    account = _readable(partial(find_account, store, issuer))
-    if account is not None:
-        yield from answers_of(store, account, hosts)
-        return
-    name = f"{variable_of(issuer.name)}_{0:08x}"
-    yield Answer(name, "A" * 43, store.challenges(name), hosts)
-
-
-def answers_known(certificates: Iterable[Certificate], store: Store) -> tuple[Answer, ...]:
-    """What nginx says for the accounts that there are, and for any token of their hosts.
-
-    Raises:
-        StateError: the store can't be read.
-    """
+def answers_known(
+    certificates: Iterable[Certificate], store: Store, known: Known
+) -> tuple[Answer, ...]:
+    """The same for certificates, of the accounts that are known."""
     wanted = tuple(certificates)
-    hosts = whose_hosts(wanted)
-    issuers = _asked(dict.fromkeys(one.issuer for one in wanted))
-    found = ((issuer, find_account(store, issuer)) for issuer in issuers)
-    return _each_once(
-        answer
-        for issuer, account in found
-        if account is not None
-        for answer in answers_of(store, account, _hosts(hosts, issuer))
-    )
+    issuers = [one for one in dict.fromkeys(x.issuer for x in wanted) if _key(one) in known]
+    return borrow_answers(issuers, whose_hosts(wanted), store, known)
+
+
+def known_accounts(
+    issuers: Iterable[Issuer], store: Store
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """The accounts that a store has: name and thumbprint of each that is answered for, by issuer.
+
+    To a user who may not read it, it has none.
+    """
+    found = {}
+    for issuer in _asked(issuers):
+        account = _readable(partial(find_account, store, issuer))
+        if account is not None:
+            answered = answers_of(store, account)
+            found[_key(issuer)] = tuple((one.name, one.thumbprint) for one in answered)
+    return found
+
+
+def _key(issuer: Issuer) -> str:
+    """What makes it the same account."""
+    return f"{issuer.directory_url} {issuer.account_key}"
+
+
+def _nobody(issuer: Issuer) -> tuple[str, str]:
+    return f"{variable_of(issuer.name)}_{0:08x}", "A" * 43
 
 
 def _asked(issuers: Iterable[Issuer]) -> list[Issuer]:

@@ -27,7 +27,7 @@ from nginx_acme.process import check
 from nginx_acme.publish import publish
 from nginx_acme.standing import unfinished
 from nginx_acme.store import Store
-from nginx_acme.taking import take_now
+from nginx_acme.taking import placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,9 +86,7 @@ def in_shelter(understood: Understood) -> None:
     """
     home, plan = understood.home, understood.plan
     home.store.open_for_writing()
-    take_now(understood)
-    places = keep(plan, home.store, utc_now(), home.source)
-    drafted = draft(understood, places, free_addresses(understood))
+    drafted = draft(understood, placed(understood, utc_now()), free_addresses(understood))
     if runs(understood):
         return
     _switch(understood, drafted)

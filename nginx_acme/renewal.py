@@ -37,7 +37,7 @@ from nginx_acme.running import (
 from nginx_acme.sockets import listening
 from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
-from nginx_acme.taking import next_look, take
+from nginx_acme.taking import accounts, next_look, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -123,7 +123,8 @@ class Renewal:
         if outcome.installed or self._behind(work):
             self._activate(work, outcome.installed)
         if home.source is not None:
-            answer_as(home, answers_known(work.certificates, home.source))
+            known = accounts(home, home.source, work.issuers)
+            answer_as(home, answers_known(work.certificates, home.source, known))
         found = standings(work.certificates, home.store, now)
         outcome.missing += [one.label for one in found if not one.usable]
         outcome.look_at(next_look(wanted_since(home), now, missing=bool(outcome.missing)))

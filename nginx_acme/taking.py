@@ -1,7 +1,8 @@
 """What an nginx that asks no CA takes from the state directory of a node that does.
 
     take         certificates that are new there, and what is noted of them
-    take_now     the same for a start or a reload, which goes on without
+    accounts     those whose challenges are answered
+    placed       both for a start or a reload, which goes on without
     next_look    when to look again
 
 Its own store is a private folder, and the state directory is read and never written: it may be
@@ -19,8 +20,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from nginx_acme.errors import StateError
-from nginx_acme.launch import utc_now
 from nginx_acme.orders.issuance import Wanted
+from nginx_acme.places import keep, known_accounts
 from nginx_acme.standing import due_of, standings
 from nginx_acme.store import NO_ATTEMPT, Attempt, Identity
 
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from nginx_acme.launch import Understood
+    from nginx_acme.launch import Home, Understood
     from nginx_acme.log import Log
-    from nginx_acme.plan import Certificate
+    from nginx_acme.places import Known, Places
+    from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.store import CertificateFolder, Store
 
 LOOK = timedelta(minutes=10)
@@ -73,21 +75,37 @@ def take(
     return [taken for one in wanted for taken in _take(one, source, store, log, now)]
 
 
-def take_now(understood: Understood) -> None:
-    """Take what a configuration wants; what is in the way is said, and nginx gets what there is.
+def placed(understood: Understood, now: datetime) -> Places:
+    """Where nginx finds each certificate, taken where it is another node that gets them.
 
-    That the state directory can't be read is no news where it couldn't be written.
+    What is in the way of that is said, and nginx gets what there is. That the state directory
+    can't be read is no news where it couldn't be written.
     """
-    home, log, issue = understood.home, understood.launch.log, understood.plan.settings.issue
+    home, plan, log = understood.home, understood.plan, understood.launch.log
     if home.source is None:
-        return
+        return keep(plan, home.store, now)
     try:
-        take(understood.plan.certificates, home.source, home.store, log, utc_now())
-        if not issue and not home.source.folders():
+        take(plan.certificates, home.source, home.store, log, now)
+        if plan.certificates and not plan.settings.issue and not home.source.folders():
             log.warn(f'"{home.source.root}" has no certificates, they are taken when they come')
     except StateError as error:
-        if not issue:
+        if not plan.settings.issue:
             log.error(str(error))
+    known = accounts(home, home.source, plan.issuers)
+    return keep(plan, home.store, now, source=home.source, known=known)
+
+
+def accounts(home: Home, source: Store, issuers: Iterable[Issuer]) -> Known:
+    """The accounts of the other node, as they are there or were when that could be read last.
+
+    What is known of them is enough to answer for them; their keys are not taken.
+    """
+    before = home.instance.accounts()
+    known = {**before, **known_accounts(issuers, source)}
+    if known != before:
+        home.instance.make()
+        home.instance.note_accounts(known)
+    return known
 
 
 def next_look(since: datetime, now: datetime, *, missing: bool) -> datetime:

@@ -96,6 +96,12 @@ class Pair:
         (folder,) = (self.issuing.state / "public" / "challenges").iterdir()
         return folder
 
+    def wake(self) -> None:
+        """Let the other one's agent look now."""
+        (instance,) = self.runtime.glob("*/instances/*")
+        (instance / "new").touch()
+        (instance / "new").rename(instance / "wake")
+
     def lose(self) -> Path:
         """Take the state away from the other one, as when a mount is gone; where it is now."""
         aside = self.state.with_name("aside")

@@ -267,21 +267,29 @@ def test_half_a_file(pair: Pair) -> None:
 
 def test_gone_for_a_while(pair: Pair) -> None:
     """While the state is away nginx serves, reloads and starts with what was taken from it."""
-    pair.configure("a.example")
+    pair.configure("a.example", settings="acme_challenge_answer any;")
     pair.issuing.start()
     pair.copy()
     pair.other.start()
     leaf = pair.other.verified("a.example").leaf
+    pair.other.quiet()
+    answer = pair.answer("a.example", TOKEN)
     aside = pair.lose()
+    gone = f'"{pair.state}" has no certificates any more, is it mounted?'
+    pair.wake()
+    eventually(lambda: gone in pair.other.error_log())
+    pair.other.quiet()
+    assert pair.other.error_log().count(gone) == 2  # by who looks, and who reads the configuration
     looked = pair.other.run("renew")
     assert looked.returncode == 1
-    assert f'"{pair.state}" has no certificates any more, is it mounted?' in looked.stderr
+    assert gone in looked.stderr
     reloaded = pair.other.run("-s", "reload")
     assert reloaded.returncode == 0, reloaded.stderr
     assert pair.other.verified("a.example").leaf == leaf
     pair.other.stop()
     pair.other.start()
     assert pair.other.verified("a.example").leaf == leaf
+    assert pair.answer("a.example", TOKEN) == answer
     pair.state.rmdir()
     shutil.move(aside, pair.state)
     pair.renew("a.example")
@@ -315,7 +323,7 @@ def test_started_twice(pair: Pair) -> None:
     pair.configure("a.example")
     pair.issuing.start()
     pair.copy()
-    pair.other.start()
+    pair.start()
     (generated,) = pair.runtime.glob("*/instances/*/generated")
     current = generated.readlink()
     pair.configure("a.example", "b.example")

@@ -349,7 +349,7 @@ def test_was_reloaded(start_nginx: StartNginx, each_nginx: str) -> None:
     """Other workers say that it was; not that one crashed, and not that nothing happened."""
     server = start_nginx(configured(), binary=each_nginx)
     pid, main = found(server).pid, str(server.conf)
-    wait_for(lambda: len(server.workers()) == 2)
+    wait_for(lambda: len(worker_marks(pid)) == 2)
     noted = worker_marks(pid)
     assert not was_reloaded(pid, noted, main)
     os.kill(min(server.workers()), signal.SIGKILL)

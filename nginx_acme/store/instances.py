@@ -18,7 +18,7 @@ from nginx_acme.store import records
 from nginx_acme.store.labels import label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from nginx_acme.store.records import Access
@@ -33,6 +33,7 @@ WAIT_BUDGET = timedelta(hours=1)
 _PUBLIC_FOLDER = 0o755
 _PUBLIC_FILE = 0o644
 _SHORT_HASH = 8
+_PAIR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,19 @@ class Instance:
         """What hooks have been told."""
         return records.load(self._told) or {}
 
+    def note_accounts(self, accounts: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        """Note the accounts whose challenges are answered (`nginx_acme.places.known_accounts`)."""
+        self.access.demand()
+        records.save(self._accounts, dict(accounts), durable=False)
+
+    def accounts(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """The accounts that were noted."""
+        return {
+            issuer: tuple(map(records.texts, noted))
+            for issuer, noted in (records.load(self._accounts) or {}).items()
+            if isinstance(noted, list) and all(len(records.texts(one)) == _PAIR for one in noted)
+        }
+
     def note_workers(self, marks: Iterable[str]) -> None:
         """Note the workers (`master.worker_marks`) of the last reload that is known of."""
         self.access.demand()
@@ -176,6 +190,10 @@ class Instance:
     @property
     def _told(self) -> str:
         return os.path.join(self.path, "told.json")
+
+    @property
+    def _accounts(self) -> str:
+        return os.path.join(self.path, "accounts.json")
 
     @property
     def _workers(self) -> str:

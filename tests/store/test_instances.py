@@ -141,3 +141,18 @@ def test_what_hooks_were_told(store: Store, instance: Instance) -> None:
     instance.make()
     instance.note_told({"version": 1})
     assert Store(store.root).instance(CONF, PREFIX, HOST).told() == {"version": 1}
+
+
+def test_whose_challenges_are_answered(store: Store, instance: Instance) -> None:
+    """The accounts that were known; what isn't what was noted is passed over."""
+    assert instance.accounts() == {}
+    known = {"ca ecdsa:256": (("ca_1", "thumbprint"), ("ca_2", "the next one's"))}
+    instance.make()
+    instance.note_accounts(known)
+    again = store.instance(CONF, PREFIX, HOST)
+    assert again.accounts() == known
+    note = Path(instance.path, "accounts.json")
+    note.write_text('{"a": [["only a name"]], "b": 7, "c": [["x", "y"]], "d": [[1, 2]]}')
+    assert again.accounts() == {"c": (("x", "y"),)}
+    note.write_text("{")
+    assert again.accounts() == {}
