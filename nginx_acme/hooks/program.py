@@ -5,7 +5,7 @@ exit code, is decided elsewhere.
 
 Rules
 - The facts come from a file in memory: a program that doesn't read them, or not all, neither
-  blocks us nor gets SIGPIPE.
+  blocks us nor gets SIGPIPE, and it is told of a full disk, too.
 - What it starts in the background and leaves running (a service that it restarts) is its own
   business, so its output isn't waited for when it has ended itself. Only when its time is up its
   whole process group is ended.
@@ -19,6 +19,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, cast
@@ -117,14 +118,22 @@ class Runner:
 
 @contextmanager
 def _in_memory(data: bytes) -> Iterator[int]:
-    descriptor = os.memfd_create("nginx-acme")
+    with _memory() as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()
+
+
+def _memory() -> IO[bytes]:
+    """A file without a name; in /tmp only where there is neither of the ways to memory.
+
+    Pythons that were built with an old C library (conda's) lack the first one, old kernels, too.
+    """
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        return open(os.memfd_create("nginx-acme"), "w+b")
+    except (AttributeError, OSError):
+        shared = "/dev/shm"  # noqa: S108 - ours alone, and without a name
+        return tempfile.TemporaryFile(dir=shared if os.access(shared, os.W_OK) else None)
 
 
 def _start(

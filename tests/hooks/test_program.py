@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -71,6 +72,23 @@ def test_facts_that_nobody_reads(tmp_path: Path) -> None:
     facts = b"x" * 5_000_000
     assert run(script(tmp_path, "exit 0"), facts=facts).returncode == 0
     assert run(script(tmp_path, "head -c 10"), facts=facts).lines == ["x" * 10]
+
+
+@pytest.mark.parametrize("how", ["no function", "no system call"])
+def test_no_file_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """It gets all of them from a Python or a kernel, too, that has no such file; none is left."""
+
+    def refused(_name: str) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    if how == "no function":
+        monkeypatch.delattr(os, "memfd_create")
+    else:
+        monkeypatch.setattr(os, "memfd_create", refused)
+    program = script(tmp_path, "readlink /proc/self/fd/0; wc -c")
+    where, length = run(program, facts=b"x" * 100_000).lines
+    assert where.endswith(" (deleted)")
+    assert length == "100000"
 
 
 def test_megabytes(tmp_path: Path) -> None:
