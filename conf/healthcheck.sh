@@ -17,11 +17,13 @@ looked=/run/nginx-acme.looked
 
 [ -e "$NGINX_ACME_STATE_PATH/instances" ] || exit 0 # there is no `acme` in the configuration
 [ -e "$looked" ] || touch "$looked"
-[ -n "$(find "$looked" -mmin +60)" ] || exit 0
+# Where it can't be made, every check looks: one too many rather than none.
+[ ! -e "$looked" ] || [ -n "$(find "$looked" -mmin +60)" ] || exit 0
 touch "$looked"
 
-{
-    nginx-acme renew "$@"
-    said=$(nginx-acme status --check "$@") || echo "$said"
-} >/proc/1/fd/2 2>&1
+# The container's log; another user's, or a socket, can't be opened, and is no reason not to renew.
+(: >>/proc/1/fd/2) 2>/dev/null && exec >>/proc/1/fd/2
+exec 2>&1
+nginx-acme renew "$@"
+said=$(nginx-acme status --check "$@") || echo "$said"
 exit 0
