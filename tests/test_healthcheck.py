@@ -48,8 +48,7 @@ class Check:
                 "PATH": f"{self._folder}:{os.environ['PATH']}",
                 "NGINX_ACME_STATE_PATH": str(self._folder),
             },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             check=False,
         )
