@@ -7,6 +7,7 @@ green with pebble alone fails at Let's Encrypt:
 
 - an open order of the account for the same names and profile is returned in place of a new one;
 - names redundant with a wildcard are refused; number and type of names depend on the profile;
+- of names refused by policy a single one is named in the words alone, without a subproblem;
 - a valid authorization is used again; Retry-After comes with `processing` only;
 - `replaces` is checked as Boulder does, and a predecessor has one open order;
 - renewal information has Let's Encrypt's windows, three hours for a certificate of 160;
@@ -746,12 +747,7 @@ class FakeCa(httpx.AsyncBaseTransport):
                 detail = f"Domain name {name!r} is redundant with a wildcard domain"
                 raise Refusal(400, "malformed", detail)
         if rejected := sorted(self.rejected & hosts):
-            raise Refusal(
-                400,
-                "rejectedIdentifier",
-                "Cannot issue for some identifiers",
-                subproblems=[_forbidden(name) for name in rejected],
-            )
+            raise _cannot_issue(rejected)
 
     def _check_paused(self, names: tuple[tuple[str, str], ...]) -> None:
         """A refusal without Retry-After: waiting doesn't help."""
@@ -1053,10 +1049,20 @@ def _check_contact(contact: str) -> None:
         raise Refusal(400, "invalidContact", 'contact email has forbidden domain "example.com"')
 
 
-def _forbidden(name: str) -> dict[str, object]:
-    detail = "The ACME server refuses to issue a certificate for this domain name"
-    identifier = {"type": "dns", "value": name}
-    return {"type": f"{TYPE}rejectedIdentifier", "detail": detail, "identifier": identifier}
+_FORBIDDEN = "The ACME server refuses to issue a certificate for this domain name"
+
+
+def _cannot_issue(rejected: list[str]) -> Refusal:
+    """As Boulder says it (policy/pa.go): only several are told apart by subproblems."""
+    detail, type_ = f'Cannot issue for "{rejected[0]}": {_FORBIDDEN}', "rejectedIdentifier"
+    if len(rejected) == 1:
+        return Refusal(400, type_, detail)
+    detail += f" (and {len(rejected) - 1} more problems. Refer to sub-problems for more"
+    subproblems = [
+        {"type": TYPE + type_, "detail": _FORBIDDEN, "identifier": {"type": "dns", "value": name}}
+        for name in rejected
+    ]
+    return Refusal(400, type_, f"{detail} information.)", subproblems=subproblems)
 
 
 # --- certificates ---------------------------------------------------------------------------

@@ -255,7 +255,8 @@ class Obtaining:
         Raises:
             AcmeError: `error`; it isn't, or nothing would be left.
         """
-        dead = {**policy.dead_names(error), **self._limited_names(error, one)}
+        asked = one.wanted.values
+        dead = {**policy.dead_names(error, asked), **self._limited_names(error, one)}
         rest, now = one.without(dead), self._ports.now()
         lost = [name for name in dead if name not in one.certificate.optional]
         if rest.wanted.names in {(), one.wanted.names} or (lost and not one.may_become(rest, now)):

@@ -16,9 +16,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from nginx_acme.errors import AcmeError, OrderFailed, Problem
+from nginx_acme.policy.words import names_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 SHORT_LIFE = timedelta(days=10)
 LATEST = 1 / 6
@@ -34,6 +35,8 @@ JITTER = 0.2
 FARTHEST = timedelta(days=8)
 """A stored time later than this from now was written by a wrong clock or a wrong CA."""
 _NOT_OF_A_NAME = frozenset({"rateLimited", "serverInternal"})
+_OF_NAMES = frozenset({"rejectedIdentifier", "unsupportedIdentifier", "caa", "dns", "malformed"})
+"""What an order or its CSR is refused with for the names that the CA's words name."""
 EARLIEST_CLOCK = datetime(2026, 11, 1, tzinfo=UTC)
 """A clock before this release was made has not been set yet."""
 
@@ -177,18 +180,34 @@ def _reason(life: Life | None, due: Due | None, now: datetime) -> str:
     return f"it expires on {life.not_after:%Y-%m-%d}{', its CA advises it now' if advised else ''}"
 
 
-def dead_names(error: AcmeError) -> Mapping[str, Problem]:
+def dead_names(error: AcmeError, asked: Collection[str]) -> Mapping[str, Problem]:
     """The names that an order failed for, each with its problem; none where it wasn't for names.
 
     An order is refused for names, too (RFC 8555 §6.7.1: subproblems). What the CA is to blame for,
     or what only takes time, is no fault of a name.
+
+    Args:
+        error: what came of the order.
+        asked: the names that it was for.
     """
     found: Mapping[str, Problem] = {}
     if isinstance(error, OrderFailed):
         found = error.problems
     elif isinstance(error, Problem) and error.type not in _NOT_OF_A_NAME:
         found = {each.identifier: each for each in error.subproblems if each.identifier}
+        found = found or _named_alone(error, asked)
     return {name: problem for name, problem in found.items() if problem.type not in _NOT_OF_A_NAME}
+
+
+def _named_alone(problem: Problem, asked: Collection[str]) -> Mapping[str, Problem]:
+    """Of the names asked for those that a problem without subproblems is about.
+
+    Boulder makes subproblems only of two bad names or more (policy/pa.go); the words name one.
+    """
+    if problem.type not in _OF_NAMES:
+        return {}
+    said = {problem.identifier} if problem.identifier else names_in(problem.detail)
+    return {name: problem for name in asked if name in said}
 
 
 def may_leave_out(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.errors import NO_TYPE, Problem, Unreachable
 from nginx_acme.policy import FARTHEST, HOURLY, JITTER, believed, retry_time
+from nginx_acme.policy.words import names_in, without_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,9 +44,6 @@ LONGEST_TURN = timedelta(days=7)
 _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
 _ABOUT_ACCOUNT = frozenset({"userActionRequired", "accountDoesNotExist"})
-_URL = re.compile(r"https?://\S+")
-_WORD = re.compile(r"[a-z0-9_*:-]+(?:\.[a-z0-9_-]+)*(?:/[0-9]+)?")
-"""What may be a name in a CA's words: without quotes around it and the full stop behind it."""
 
 # Boulder's words (ratelimits/limiter.go, wfe2/wfe.go), in lower case.
 _BUSY = "service busy"
@@ -116,7 +114,7 @@ def scopes(error: AcmeError, ask: Ask) -> tuple[Scope, ...]:
         return (Scope(Kind.CA),)
     if not isinstance(error, Problem):
         return ()
-    words = _URL.sub("", error.detail.lower())
+    words = without_urls(error.detail)
     bare = error.type == NO_TYPE and error.status == _TOO_MANY_REQUESTS
     if error.status == _UNAVAILABLE or bare or _BUSY in words:
         return (Scope(Kind.CA),)
@@ -127,7 +125,7 @@ def scopes(error: AcmeError, ask: Ask) -> tuple[Scope, ...]:
     if not ask.registered or _NEW_ACCOUNTS in words:
         return (Scope(Kind.ACCOUNT),)
     kind = Kind.NAME if _ONE_NAME.search(words) else Kind.BELOW
-    said = {*_WORD.findall(words), *(each.identifier or "" for each in error.subproblems)}
+    said = {*names_in(error.detail), *(each.identifier or "" for each in error.subproblems)}
     named = tuple(Scope(kind, name) for name in sorted(said) if _is_about(kind, name, ask.names))
     return named if named or _SOME_NAME.search(words) else (Scope(Kind.ORDERS),)
 

@@ -141,6 +141,26 @@ def test_rejected(world: World) -> None:
     assert names(world, site) == {GOOD}
 
 
+def test_several_rejected(world: World) -> None:
+    """So are several, which the CA tells apart by subproblems."""
+    world.ca.rejected |= {DEAD, "shop.a.example"}
+    site = world.certificate(GOOD, DEAD, "shop.a.example")
+    world.run(site)
+    assert ordered(world)[1:] == [{GOOD}]
+    assert names(world, site) == {GOOD}
+
+
+def test_forbidden_by_caa(world: World) -> None:
+    """A CAA record that came after the proof (Boulder looks again at finalize) costs its name alone."""
+    words = f"Error finalizing order :: rechecking caa: CAA record for {DEAD} prevents issuance"
+    world.ca.misbehave("finalize", refused(403, "caa", words))
+    site = world.certificate(GOOD, DEAD)
+    world.run(site)
+    assert ordered(world) == [{GOOD, DEAD}, {GOOD}]
+    assert names(world, site) == {GOOD}
+    assert world.ca.count["challenge"] == 2
+
+
 def test_paused(world: World) -> None:
     """A name that the CA has paused for failing is as good as dead; it is asked for once a day."""
     world.ca.paused.add(DEAD)

@@ -230,6 +230,29 @@ LIMIT = Problem("rateLimited", "too many", identifier="www.example.com")
             id="CA's",
         ),
         pytest.param(Problem("rejectedIdentifier", "none is named"), set(), id="nobody named"),
+        pytest.param(
+            Problem("rejectedIdentifier", 'Cannot issue for "WWW.example.com": forbidden'),
+            {"www.example.com"},
+            id="named in the words alone",
+        ),
+        pytest.param(
+            Problem("caa", "CAA record for www.example.com prevents issuance"),
+            {"www.example.com"},
+            id="forbidden by its CAA record",
+        ),
+        pytest.param(
+            Problem("caa", "CAA record for ns.example prevents issuance"), set(), id="not asked for"
+        ),
+        pytest.param(
+            Problem("rejectedIdentifier", "see https://www.example.com/policy"), set(), id="a page"
+        ),
+        pytest.param(
+            Problem("caa", "no", identifier="www.example.com"), {"www.example.com"}, id="its own"
+        ),
+        pytest.param(Problem("badCSR", "www.example.com is no CN"), set(), id="the request's"),
+        pytest.param(
+            Problem("unauthorized", "no account for www.example.com"), set(), id="the account's"
+        ),
         pytest.param(Problem("malformed", "", subproblems=(LIMIT,)), set(), id="a name's limit"),
         pytest.param(Problem("rateLimited", "", subproblems=(DNS,)), set(), id="a limit"),
         pytest.param(Unreachable("no route"), set(), id="nobody there"),
@@ -237,7 +260,7 @@ LIMIT = Problem("rateLimited", "too many", identifier="www.example.com")
 )
 def test_dead_names(error: Unreachable | OrderFailed | Problem, expected: set[str]) -> None:
     """A name is dead by what the CA says of it, not by the CA's own trouble or limits."""
-    assert policy.dead_names(error).keys() == expected
+    assert policy.dead_names(error, ("example.com", "www.example.com")).keys() == expected
 
 
 @pytest.mark.parametrize(
