@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from nginx_acme.acme.jws import AccountKey
-from nginx_acme.errors import AcmeError, Problem
+from nginx_acme.errors import AcmeError, Problem, UnexpectedAnswer
 from nginx_acme.threads import to_the_end
 
 if TYPE_CHECKING:
@@ -145,17 +145,19 @@ class Registration:
     async def _with_contacts(self, account: AccountFolder) -> AccountFolder:
         """Tell the CA the contacts of the configuration, where those have changed (§7.3.2).
 
-        No certificate is late for that: a refusal of the contacts is told, and noted, so that it
-        is told once; after any other the next order tries again.
+        No certificate is late for that, whatever goes wrong: a refusal of the contacts, and an
+        answer that can't be understood, are told, and noted, so that this is done once; after
+        anything else the next order tries again.
         """
         wanted, before = self.issuer.contacts, account.wanted
         if wanted == (account.contacts if before is None else before):
             return account
         try:
             return await self.with_contacts(account, wanted)
-        except Problem as problem:
-            self.log.warn(f"{self.issuer.name} does not take the contacts: {problem}")
-            if problem.type not in NO_CONTACT:
+        except AcmeError as error:
+            self.log.warn(f"{self.issuer.name} does not take the contacts: {error}")
+            refused = isinstance(error, Problem) and error.type in NO_CONTACT
+            if not refused and not isinstance(error, UnexpectedAnswer):
                 return account
         return await to_the_end(replace(account, wanted=wanted).save)
 
@@ -165,7 +167,7 @@ class Registration:
         """Tell the CA these contacts; those of the configuration count as told, too.
 
         Raises:
-            Problem: the CA doesn't take them; the others stay.
+            AcmeError: the CA doesn't take them, as far as is known; the others stay.
         """
         await self.client.update_contacts(contacts)
         shown = ", ".join(contacts) or "none"

@@ -18,12 +18,13 @@ from nginx_acme.log import Log
 from nginx_acme.orders.registration import Registration
 from nginx_acme.plan import Issuer
 from nginx_acme.store import Store
-from tests.fake_ca import HOST, FakeCa, lost, refused
+from tests.fake_ca import HOST, FakeCa, Reply, instead, lost, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nginx_acme.store import AccountFolder
+    from tests.fake_ca import Fault
 
 
 @dataclass
@@ -144,13 +145,29 @@ def test_contact_that_was_left_out(world: World) -> None:
     asyncio.run(scenario())
 
 
-def test_contacts_at_a_bad_moment(world: World) -> None:
+def test_contacts_and_no_sense(world: World) -> None:
+    """A CA that answers them with what is no account keeps nobody waiting; it is asked once."""
+
+    async def scenario() -> None:
+        before = await world.register()
+        other = replace(world.issuer, contacts=("mailto:b@corp.example",))
+        world.ca.misbehave("account", instead(Reply(200, {}, b"<html>")), times=-1)
+        for _ in range(2):
+            assert (await world.look(other)).contacts == before.contacts
+        assert world.ca.count["account"] == 1
+        assert world.said.getvalue().count("[warn] corp does not take the contacts: ") == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [refused(429, "rateLimited"), lost()])
+def test_contacts_at_a_bad_moment(world: World, fault: Fault) -> None:
     """A CA that can't take them now is told with the next order."""
 
     async def scenario() -> None:
         await world.register()
         other = replace(world.issuer, contacts=("mailto:b@corp.example",))
-        world.ca.misbehave("account", refused(429, "rateLimited"))
+        world.ca.misbehave("account", fault)
         assert (await world.look(other)).contacts == world.issuer.contacts
         assert (await world.look(other)).contacts == other.contacts
 
