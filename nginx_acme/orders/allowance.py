@@ -93,6 +93,12 @@ class Allowance:
         """Raise NotAsked or NotYet where it can't be ordered any more; it has its place."""
         self._must_be_free(self._limits(), ask)
 
+    def must_be_open(self) -> None:
+        """Raise NotAsked where the CA can't be asked anything; limits of orders don't matter."""
+        stop = self._limits().outage(self._ports.now())
+        if stop is not None:
+            raise NotAsked(stop)
+
     def _must_be_free(self, limits: Limits, ask: Ask, before: Iterable[Ask] = ()) -> None:
         now = self._ports.now()
         stop = limits.stop(ask, now)

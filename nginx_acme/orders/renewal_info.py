@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Questions to one CA at the same time: so many wait in vain where it doesn't answer."""
-_QUESTION = Ask(frozenset(), free=True)
-"""What stops everything at a CA stops this, too; limits of orders don't."""
+_QUESTION = Ask(frozenset())
+"""It is for no order, so what a CA says to it is about no name."""
 
 
 class Advisers:
@@ -92,7 +92,7 @@ class Advisers:
             async with self._slots.setdefault(issuer, asyncio.Semaphore(AT_ONCE)):
                 if issuer in self._silent:
                     raise self._silent[issuer]
-                self._sessions.allowance(issuer).must_be_free(_QUESTION)
+                self._sessions.allowance(issuer).must_be_open()
                 await session.connect(self._stack)
                 info = await session.renewal_info(bundle.facts)
         except NotAsked as held_back:

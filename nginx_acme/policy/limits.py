@@ -172,6 +172,11 @@ class Limits:
         found.extend(self._worn_out(ask.names, now))
         return max(found, key=lambda stop: stop.until, default=None)
 
+    def outage(self, now: datetime) -> Stop | None:
+        """What keeps everybody from asking this CA anything, also what is no order."""
+        stop = self.stops.get(Scope(Kind.CA))
+        return stop if stop is not None and now < stop.until else None
+
     def turn(self, ask: Ask, rates: Rates | None, now: datetime) -> datetime:
         """When `ask` may be ordered by every bucket that it counts for; not before `now`."""
         buckets = self._buckets(ask, rates)

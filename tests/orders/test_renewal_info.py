@@ -345,6 +345,23 @@ def test_restarts_change_nothing(world: World) -> None:
     assert world.ca.count["renewalInfo"] == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "asked"),
+    [
+        pytest.param(refused(429, "rateLimited", "too many", retry_after="90000"), 1, id="orders"),
+        pytest.param(busy(90000), 0, id="everything"),
+    ],
+)
+def test_stopped(world: World, fault: Fault, asked: int) -> None:
+    """A limit of orders, of renewals too, stops no question; what stops everything does."""
+    site = issued(world, world.certificate("a.example"))
+    world.clock += 2 * HOUR
+    world.ca.misbehave("finalize", fault)
+    world.run(world.certificate("b.example"))
+    world.run(site)
+    assert world.ca.count["renewalInfo"] == asked
+
+
 # --- replaces -------------------------------------------------------------------------------
 
 
