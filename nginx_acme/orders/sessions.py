@@ -7,10 +7,11 @@ What may live here: which session is whose, and how long it is of use. What is s
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nginx_acme.account import find_account, replace_account
-from nginx_acme.errors import StateError
+from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.orders.allowance import Allowance
 from nginx_acme.orders.issuance import Session
 
@@ -32,27 +33,27 @@ class Sessions:
         self._replaced: set[Issuer] = set()
 
     def find(self, issuer: Issuer) -> Session | None:
-        """The session with an issuer; None where the account is lost."""
-        if issuer not in self._sessions:
-            account = find_account(self._ports.store, issuer)
-            if account is None:
-                return None
-            self._sessions[issuer] = self._made(issuer, account)
-        return self._sessions[issuer]
+        """The session with an issuer; None where there is none, which is for who orders to say."""
+        with suppress(ConfigError, StateError):
+            return self.get(issuer)
+        return None
 
     def get(self, issuer: Issuer) -> Session:
         """The session with an issuer.
 
         Raises:
+            ConfigError: the account's key is to be a file's, and that isn't one.
             StateError: the account is lost.
         """
-        session = self.find(issuer)
-        if session is None:
-            raise StateError(
-                f'the account at "{issuer.name}" is lost, reload nginx to get another one',
-                self._ports.store.root,
-            )
-        return session
+        if issuer not in self._sessions:
+            account = find_account(self._ports.store, issuer)
+            if account is None:
+                raise StateError(
+                    f'the account at "{issuer.name}" is lost, reload nginx to get another one',
+                    self._ports.store.root,
+                )
+            self._sessions[issuer] = self._made(issuer, account)
+        return self._sessions[issuer]
 
     async def with_new_account(self, session: Session, problem: Problem) -> Session:
         """A session with a new account, where the CA doesn't know that of `session` any more.

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nginx_acme.certificate import new_key
 from nginx_acme.errors import StateError
 from nginx_acme.policy.limits import AT_ONCE
 from tests.fake_ca import busy, refused, slow
 from tests.world import DAY, KEY, MINUTE, NOW, World
 
 if TYPE_CHECKING:
+    from nginx_acme.orders.ports import Ports
+    from nginx_acme.store import Store
     from tests.fake_ca import Proceed, Reply
 
 
@@ -216,6 +219,40 @@ def test_forgotten_account(world: World) -> None:
     world.run(third)
     assert not world.has(third)
     assert len(world.answered) == 1
+
+
+class Mounted(World):
+    """A world whose account's key is a file of the operator's, on a mount that may be gone."""
+
+    def __post_init__(self) -> None:
+        """Have the key."""
+        super().__post_init__()
+        self.mount = self.root.with_name("secrets")
+        self.mount.mkdir()
+        key = self.mount / "account.pem"
+        key.write_bytes(new_key(KEY))
+        self.issuer = replace(self.issuer, account_key=str(key))
+
+    def _ports(self, store: Store) -> Ports:
+        if self.heard("is gone"):
+            self.mount.rename(self.root.with_name("unmounted"))
+        return super()._ports(store)
+
+
+def test_account_key_gone(tmp_path: Path) -> None:
+    """A key that is missing at one CA is no trouble of another's."""
+    world = Mounted(tmp_path / "state")
+    site = world.certificate("a.example")
+    world.blocked["a.example"] = "DNS has no address for it"
+    world.run(site)
+    world.said.append("the mount is gone")
+    other = replace(
+        world.certificate("b.example"), issuer=replace(world.issuer, name="b", account_key=KEY)
+    )
+    outcome = world.run(site, other)
+    assert world.has(other)
+    assert not outcome.failed
+    assert outcome.next == world.attempt(site).next == NOW + MINUTE
 
 
 # --- the disk, and the end ------------------------------------------------------------------
