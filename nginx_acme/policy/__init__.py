@@ -33,7 +33,8 @@ DAILY = timedelta(hours=24)
 HOURLY = timedelta(hours=1)
 JITTER = 0.2
 FARTHEST = timedelta(days=8)
-"""A stored time later than this from now was written by a wrong clock or a wrong CA."""
+"""No CA is left alone for longer, whatever it says: a stored time that is later than this from now
+was written by a wrong clock or hand."""
 _NOT_OF_A_NAME = frozenset({"rateLimited", "serverInternal"})
 _OF_NAMES = frozenset({"rejectedIdentifier", "unsupportedIdentifier", "caa", "dns", "malformed"})
 """What an order or its CSR is refused with for the names that the CA's words name."""
@@ -241,8 +242,16 @@ def may_leave_out(
 
 
 def believed(stored: datetime | None, now: datetime) -> datetime | None:
-    """A time from disk or from a CA, None where it can't be right (`FARTHEST`)."""
+    """A time from disk, None where it can't be right (`FARTHEST`)."""
     return None if stored is None or stored > now + FARTHEST else stored
+
+
+def heeded(retry_after: datetime | None, now: datetime) -> datetime | None:
+    """Until when a CA is left alone that has just said so; not for more than `FARTHEST`.
+
+    Who asks for a month is not asked after a minute.
+    """
+    return None if retry_after is None else min(retry_after, now + FARTHEST)
 
 
 def clock_is_set(now: datetime) -> bool:
@@ -267,7 +276,7 @@ def retry_time(
         now: the wall clock.
         life: of the certificate that is served meanwhile, if there is one.
         permanent: asking again can't change the answer; once a day.
-        retry_after: the CA's own word; believed up to `FARTHEST`.
+        retry_after: the CA's own word; `heeded`.
         dice: in [0, 1), spreads the retries by `JITTER` to both sides.
         due: when it has to be renewed in any case. What is asked for earlier, since it lacks a
             name, doesn't put that off.
@@ -276,7 +285,7 @@ def retry_time(
     moment = now + delay * (1 + JITTER * (2 * dice - 1))
     if due is not None and due > now:
         moment = min(moment, due)
-    asked = believed(retry_after, now)
+    asked = heeded(retry_after, now)
     return max(moment, asked) if asked else moment
 
 

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.errors import NO_TYPE, Problem, Unreachable
-from nginx_acme.policy import FARTHEST, HOURLY, JITTER, believed, retry_time
+from nginx_acme.policy import FARTHEST, HOURLY, JITTER, believed, heeded, retry_time
 from nginx_acme.policy.words import names_in, without_urls
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Limits:
         """The stop of a scope after an error; several that were asked at once failed once."""
         before = self.stops.get(scope, Stop(now, "", failures=0))
         failures = before.failures + (before.until <= now)
-        said = believed(error.retry_after, now)
+        said = heeded(error.retry_after, now)
         until = said or now
         if until <= now:
             said, until = None, _own_time(scope.kind, error, failures, now, dice)
@@ -279,7 +279,7 @@ class Limits:
     def believable(self, rates: Rates | None, now: datetime) -> tuple[Limits, bool]:
         """What of it can still matter, and whether all of it can be true.
 
-        A time later than `FARTHEST` from now was written by a wrong clock or a wrong CA.
+        A time later than `FARTHEST` from now was written by a wrong clock or hand.
         """
         times = (*(stop.until for stop in self.stops.values()), *self.full.values())
         stops = {

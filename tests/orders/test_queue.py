@@ -101,6 +101,20 @@ def test_limit_of_all(world: World, fault: Fault) -> None:
     assert all(map(world.has, (*all_of_them, newcomer)))
 
 
+def test_left_alone_for_a_month(world: World) -> None:
+    """A CA that says so is not asked after a minute, but after the longest time that is believed."""
+    site = world.certificate("a.example")
+    world.ca.misbehave("newOrder", busy(30 * 86400))
+    assert world.run(site).next == NOW + 8 * DAY
+    asked = len(world.ca.log)
+    world.clock += 8 * DAY - MINUTE
+    assert world.run(site).next == NOW + 8 * DAY
+    assert len(world.ca.log) == asked
+    world.clock += MINUTE
+    world.run(site)
+    assert world.has(site)
+
+
 def test_limit_of_a_name(world: World) -> None:
     """One customer's limit is learned once for all of their certificates, and is nobody else's."""
     theirs, others = sites(world, "b.example"), sites(world, "c.example", 3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nginx_acme.acme.presets import LETSENCRYPT, LETSENCRYPT_STAGING, rates
 from nginx_acme.errors import AcmeError, OrderFailed, Problem, UnexpectedAnswer, Unreachable
-from nginx_acme.policy import Life
+from nginx_acme.policy import FARTHEST, Life
 from nginx_acme.policy.limits import (
     LONGEST_TURN,
     PAUSE,
@@ -217,7 +217,6 @@ def test_stop(detail: str, stopped: list[Ask], free_to_ask: list[Ask]) -> None:
         ),
         pytest.param(Problem("userActionRequired", "terms"), [1440, 1440], id="terms"),
         pytest.param(limited("orders", -5), [1, 10], id="a time that is over"),
-        pytest.param(limited("orders", 1e7), [1, 10], id="an absurd time"),
     ],
 )
 def test_own_time(error: AcmeError, delays: list[float]) -> None:
@@ -230,6 +229,15 @@ def test_own_time(error: AcmeError, delays: list[float]) -> None:
         assert not stop.said
         assert stop.until - now == minutes * MINUTE
         now = stop.until
+
+
+def test_absurd_time() -> None:
+    """A CA that wants to be left alone for a month is, for as long as a stored time is believed."""
+    limits = refused(Limits(), Problem("about:blank", "", status=503, retry_after=NOW + 30 * DAY))
+    stop = limits.stop(SITE, NOW)
+    assert stop is not None
+    assert (stop.until, stop.said) == (NOW + FARTHEST, True)
+    assert limits.believable(RATES, NOW) == (limits, True)
 
 
 def test_at_once() -> None:
