@@ -34,7 +34,7 @@ from nginx_acme.process import (
     prefix_path,
 )
 from nginx_acme.store import Store
-from nginx_acme.store.instances import instance_name
+from nginx_acme.store.instances import family_name, instance_name
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -126,6 +126,11 @@ class Home:
     def instance(self) -> Instance:
         """The generations, and what else there is of this nginx."""
         return self.runtime.instance_named(self.name)
+
+    @property
+    def family(self) -> str:
+        """What it has in common with the same nginx on other hosts."""
+        return family_name(self.main, self.launch.prefix)
 
     @property
     def generated_main(self) -> str:

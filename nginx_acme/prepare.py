@@ -126,7 +126,7 @@ def _get(
         if responder is None:
             issue_locally(now, scene)
             return
-        instance.begin_wait(utc_now())
+        instance.begin_wait(utc_now(), understood.home.family)
         if before_nginx(now, scene, responder, understood.plan.settings.start_wait):
             instance.end_wait()
     except StateError as error:

@@ -20,10 +20,11 @@ from nginx_acme.standing import can_serve, missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from typing import NoReturn
 
     from nginx_acme.challenges.http01 import Responder
-    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
 
@@ -120,7 +121,8 @@ def _responder(
     """The temporary server, listening, if this start waits for certificates.
 
     It waits only where nobody misses anything meanwhile, where nobody else holds the addresses,
-    and only once in an hour: a start that waited in vain, or was killed, would do so again.
+    and only once in an hour: a start that waited in vain, or was killed, would do so again, also
+    in a container that is made anew each time.
     """
     plan, now = understood.plan, utc_now()
     if plan.serves_already or plan.settings.start_wait <= 0:
@@ -129,11 +131,23 @@ def _responder(
         return None
     if can_serve(plan.certificates, understood.home.store, now):
         return None
-    if understood.home.instance.waited_recently(now):
+    if _waited_recently(understood.home, now):
         return None
     left_out = set(plan.added) - set(added)
     return _listening(
         understood, [x for x in plan.listens if not x.proxy_protocol and x not in left_out]
+    )
+
+
+def _waited_recently(home: Home, now: datetime) -> bool:
+    """Whether this nginx did so: here, or as a container of another name that is gone.
+
+    One that is only slow on another host has the lock of its start.
+    """
+    return any(
+        each.waited_recently(now, home.family)
+        and (each.name == home.name or not each.is_starting())
+        for each in home.store.instances()
     )
 
 

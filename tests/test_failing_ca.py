@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme import disk
 from nginx_acme.certificate import temporary
 from tests.launcher import children, eventually, issuer, requests
 from tests.servers import free_port
@@ -35,6 +36,17 @@ def waiting(site: Site, uri: str, *, wait: str = "15s", name: str = "wait.exampl
     declared = issuer("elsewhere", uri, None)
     settings = f"{declared} acme_start_wait {wait};"
     return site.configure(site.block(name, "acme elsewhere;"), settings=settings)
+
+
+def on_host(name: str) -> tuple[str, ...]:
+    """What starts a program on a host of this name."""
+    return ("unshare", "--uts", "sh", "-c", f'hostname {name}; exec "$@"', "sh")
+
+
+OTHER_HOSTS = pytest.mark.skipif(
+    subprocess.run([*on_host("other"), "true"], check=False, capture_output=True).returncode != 0,
+    reason="no host can have another name here",
+)
 
 
 def is_temporary(site: Site, name: str = "wait.example") -> bool:
@@ -109,6 +121,22 @@ def test_killed_while_waiting(make_site: MakeSite, silent: Silent) -> None:
     site.launch()
     eventually(lambda: silent.connections)
     site.server.stop(signal.SIGKILL)
+    site.start(QUICK)
+    assert is_temporary(site)
+
+
+@OTHER_HOSTS
+def test_killed_in_another_container(make_site: MakeSite, silent: Silent) -> None:
+    """So is one in a container that is made anew; one that still waits elsewhere changes nothing."""
+    site = waiting(make_site(), silent.url, wait="60s")
+    site.launch(*on_host("gone"))
+    eventually(lambda: silent.connections)
+    site.server.stop(signal.SIGKILL)
+    with disk.lock(f"{site.state}/locks/start-{site.instance.name}.lock", wait=10):
+        asked = len(silent.connections)
+        site.launch(*on_host("second"))
+        eventually(lambda: len(silent.connections) > asked)
+        site.server.stop(signal.SIGKILL)
     site.start(QUICK)
     assert is_temporary(site)
 

@@ -295,6 +295,10 @@ class Store:
         """The instance of a main file (absolute), a prefix and a host name; nothing is made."""
         return self.instance_named(instance_name(conf, prefix, host))
 
+    def instances(self) -> tuple[Instance, ...]:
+        """All that there are, sorted by name."""
+        return tuple(map(self.instance_named, disk.names_in(self._path("instances"))))
+
     def instance_named(self, name: str) -> Instance:
         """The instance of this name; nothing is made."""
         return Instance(

@@ -149,21 +149,33 @@ class Instance:
         self.access.demand()
         disk.replace(os.path.join(self.path, WAKE), b"", mode=0o600, durable=False)
 
-    def begin_wait(self, now: datetime) -> None:
-        """Note that a start waits for certificates, before it does."""
+    def begin_wait(self, now: datetime, family: str) -> None:
+        """Note that a start waits for certificates, before it does; `family_name` is of whom."""
         self.access.demand()
         self.make()
-        records.save(self._wait, {"since": records.time_text(now)}, durable=False)
+        noted = {"since": records.time_text(now), "family": family}
+        records.save(self._wait, noted, durable=False)
 
     def end_wait(self) -> None:
         """Note that the start is over, with or without certificates; nobody killed it."""
         self.access.demand()
         disk.remove(self._wait)
 
-    def waited_recently(self, now: datetime) -> bool:
-        """Whether a start within the last hour waited and never finished."""
-        since = records.time((records.load(self._wait) or {}).get("since"))
-        return since is not None and timedelta(0) <= now - since < WAIT_BUDGET
+    def waited_recently(self, now: datetime, family: str) -> bool:
+        """Whether a start of this family waited within the last hour and never finished."""
+        noted = records.load(self._wait) or {}
+        since = records.time(noted.get("since"))
+        if since is None or noted.get("family") != family:
+            return False
+        return timedelta(0) <= now - since < WAIT_BUDGET
+
+    def is_starting(self) -> bool:
+        """Whether a start of it is under way, in this process or another."""
+        held = disk.try_lock(self.start_lock)
+        if held is None:
+            return True
+        held.release()
+        return False
 
     def publish(self, files: Mapping[str, bytes]) -> None:
         """Let everybody read these files of it, each by its name."""
@@ -202,6 +214,11 @@ class Instance:
     @property
     def _wait(self) -> str:
         return os.path.join(self.path, "waiting.json")
+
+
+def family_name(conf: str, prefix: str) -> str:
+    """What instances have in common that differ in their hosts alone, as containers made anew do."""
+    return instance_name(conf, prefix, "")
 
 
 def instance_name(conf: str, prefix: str, host: str) -> str:

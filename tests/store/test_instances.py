@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from nginx_acme import disk
 from nginx_acme.store import Instance, Proof, Store
+from nginx_acme.store.instances import family_name
 from tests.store.bundles import NOW
 
 CONF, PREFIX, HOST = "/etc/nginx/nginx.conf", "/etc/nginx", "web1"
+FAMILY = family_name(CONF, PREFIX)
 
 
 @pytest.fixture
@@ -77,33 +80,48 @@ def test_workers_pass_through(instance: Instance) -> None:
 
 def test_a_start_that_waits_is_noted(store: Store, instance: Instance) -> None:
     """One that never finished is known for an hour, also to the next process."""
-    assert not instance.waited_recently(NOW)
-    instance.begin_wait(NOW)
+    assert not instance.waited_recently(NOW, FAMILY)
+    instance.begin_wait(NOW, FAMILY)
     next_start = Store(store.root).instance(CONF, PREFIX, HOST)
-    assert next_start.waited_recently(NOW)
-    assert next_start.waited_recently(NOW + timedelta(minutes=59))
-    assert not next_start.waited_recently(NOW + timedelta(hours=1))
+    assert next_start.waited_recently(NOW, FAMILY)
+    assert next_start.waited_recently(NOW + timedelta(minutes=59), FAMILY)
+    assert not next_start.waited_recently(NOW + timedelta(hours=1), FAMILY)
+
+
+def test_a_start_that_waits_is_of_a_family(instance: Instance) -> None:
+    """What is noted of another main file or prefix is another's."""
+    instance.begin_wait(NOW, FAMILY)
+    assert not instance.waited_recently(NOW, family_name("/etc/nginx-b/nginx.conf", PREFIX))
+    assert not instance.waited_recently(NOW, family_name(CONF, "/srv"))
+
+
+def test_a_start_under_way(instance: Instance) -> None:
+    """It is known by its lock, which whoever asks doesn't keep."""
+    with disk.lock(instance.start_lock, wait=0):
+        assert instance.is_starting()
+    assert not instance.is_starting()
+    assert not instance.is_starting()
 
 
 def test_a_start_that_finished_leaves_no_note(instance: Instance) -> None:
     """Its successor may wait again."""
-    instance.begin_wait(NOW)
+    instance.begin_wait(NOW, FAMILY)
     instance.end_wait()
     instance.end_wait()
-    assert not instance.waited_recently(NOW)
+    assert not instance.waited_recently(NOW, FAMILY)
 
 
 def test_a_wait_in_the_future_is_none(instance: Instance) -> None:
     """A clock that was wrong stops no start from waiting."""
-    instance.begin_wait(NOW + timedelta(days=365))
-    assert not instance.waited_recently(NOW)
+    instance.begin_wait(NOW + timedelta(days=365), FAMILY)
+    assert not instance.waited_recently(NOW, FAMILY)
 
 
 def test_a_broken_note_of_a_wait_is_none(instance: Instance) -> None:
     """Nor does a file that a power cut left."""
-    instance.begin_wait(NOW)
+    instance.begin_wait(NOW, FAMILY)
     Path(instance.path, "waiting.json").write_bytes(b"\0\0")
-    assert not instance.waited_recently(NOW)
+    assert not instance.waited_recently(NOW, FAMILY)
 
 
 def test_what_nginx_has_read(store: Store, instance: Instance) -> None:

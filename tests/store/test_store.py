@@ -142,7 +142,7 @@ def test_queries_write_nothing(store: Store) -> None:
     assert reading.nearest(identity("a.example"), "ecdsa:256", NOW) is None
     assert reading.find_account(CA) is None
     instance = reading.instance("/etc/nginx/nginx.conf", "/etc/nginx", "host")
-    assert not instance.waited_recently(NOW)
+    assert not instance.waited_recently(NOW, "")
     assert tree(Path(store.root)) == before
 
 
@@ -171,7 +171,7 @@ def test_a_store_opened_for_reading_is_not_written(store: Store) -> None:
         lambda: reading.lock_accounts(CA),
         lambda: reading.lock_generation(instance),
         instance.make,
-        lambda: instance.begin_wait(NOW),
+        lambda: instance.begin_wait(NOW, ""),
         instance.end_wait,
         lambda: instance.note_loaded({}),
     ]
