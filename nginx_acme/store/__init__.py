@@ -25,7 +25,6 @@ Rules
 
 from __future__ import annotations
 
-import hashlib
 import os
 from glob import glob
 from typing import TYPE_CHECKING
@@ -359,9 +358,7 @@ class Store:
 
     def lock_accounts(self, directory_url: str, *, wait: float = _LOCK_WAIT) -> disk.Lock:
         """Take the lock of account creation at a directory URL; look for the account again."""
-        self._access.demand()
-        digest = hashlib.sha256(directory_url.encode("utf-8", "surrogatepass")).hexdigest()
-        return disk.lock(self._path("locks", f"account-{digest[:16]}.lock"), wait=wait)
+        return accounts.lock(self._access, directory_url, wait=wait)
 
     def lock_generation(self, instance: Instance, *, wait: float = _LOCK_WAIT) -> disk.Lock:
         """Take the lock of an instance's generation, for milliseconds."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _SHORT_HASH = 8
 _DAMAGED = "damaged"
+_LOCK_WAIT = 10.0  # seconds
 _NAME = re.compile(r"[a-z0-9_]+_[0-9a-f]{8}")
 
 
@@ -115,13 +116,19 @@ class AccountFolder:
         """Have the key of the `following` one from now on; the account, as it was said there.
 
         The folder gets its new name in one step, and only the name says which key is the account's:
-        whoever is killed then leaves that key in the other place.
+        whoever is killed then leaves that key in the other place. Others may find out at the same
+        time that the CA has taken it; the account is what the first of them has made of it.
         """
-        replace(following, path=self.path).save()
-        if not disk.rename_folder(self.path, following.path):
-            raise StateError(f'"{following.path}" is there already', following.path)
-        disk.sync_folder(os.path.dirname(self.path))
-        following.keep_key()
+        accounts, key = os.path.dirname(self.path), _fingerprint(following.key_pem)
+        with lock(self.access, self.directory_url):
+            there = find(accounts, self.access, self.directory_url, key)
+            if there is not None:
+                return there
+            replace(following, path=self.path).save()
+            if not disk.rename_folder(self.path, following.path):
+                raise StateError(f'"{following.path}" is there already', following.path)
+            disk.sync_folder(accounts)
+            following.keep_key()
         return following
 
     def set_aside(self, why: str, now: datetime) -> str:
@@ -136,6 +143,14 @@ class AccountFolder:
     @property
     def _next_key_path(self) -> str:
         return os.path.join(self.path, "key.next.pem")
+
+
+def lock(access: Access, directory_url: str, *, wait: float = _LOCK_WAIT) -> disk.Lock:
+    """Take the lock under which accounts at a directory URL are made and renamed."""
+    access.demand()
+    digest = hashlib.sha256(directory_url.encode("utf-8", "surrogatepass")).hexdigest()
+    path = os.path.join(access.root, "locks", f"account-{digest[:16]}.lock")
+    return disk.lock(path, wait=wait)
 
 
 def find(

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -215,6 +216,16 @@ def test_an_account_with_its_next_key(store: Store) -> None:
     assert rolled.name == store.create_account("ca", CA, OTHER_KEY, NOW).name
     assert sorted(os.listdir(rolled.path)) == ["account.json", "key.pem"]
     assert os.listdir(Path(store.root, "accounts")) == [rolled.name]
+
+
+def test_two_find_out_about_its_next_key(store: Store) -> None:
+    """Whoever is second takes the account as the first has made it."""
+    made, following = with_next_key(store)
+    with ThreadPoolExecutor(2) as threads, store.lock_accounts(CA):
+        both = [threads.submit(made.become, following) for _ in range(2)]
+        assert found_again(store) == made
+    assert [each.result() for each in both] == [found_again(store)] * 2
+    assert os.listdir(Path(store.root, "accounts")) == [following.name]
 
 
 def test_killed_right_after_the_new_name(store: Store) -> None:
