@@ -45,7 +45,19 @@ _STEPS = {
     OrderStatus.PROCESSING: "is being issued",
 }
 _SERVER_ERROR = 500
-
+_NOT_ABOUT_REPLACES = frozenset(
+    {
+        "accountDoesNotExist",
+        "badNonce",
+        "externalAccountRequired",
+        "invalidProfile",
+        "rateLimited",
+        "rejectedIdentifier",
+        "unsupportedIdentifier",
+        "userActionRequired",
+    }
+)
+"""Refusals of an order for what it would be refused for without `replaces`, too."""
 
 CLOCKS_APART = timedelta(hours=1)
 """From the CA's clock; less than that spoils nothing."""
@@ -348,8 +360,7 @@ def _may_be_about_replaces(refused: Problem) -> bool:
 
     "alreadyReplaced" (RFC 9773 §7.4) is one of them; a restored backup gets "unauthorized".
     """
-    busy = refused.type in {"rateLimited", "badNonce"} or refused.status >= _SERVER_ERROR
-    return not busy
+    return refused.type not in _NOT_ABOUT_REPLACES and refused.status < _SERVER_ERROR
 
 
 def _is_spent(folder: CertificateFolder) -> bool:

@@ -50,6 +50,7 @@ _BUSY = "service busy"
 _NEW_ACCOUNTS = "new registrations"
 _ONE_SET = "exact set of"
 _ONE_NAME = re.compile("failed authorizations|prevented from requesting")
+_CLOSED = re.compile(r"\baccount\b.*\b(?:not valid|deactivated|revoked)")
 _SOME_NAME = re.compile(f"too many certificates|{_ONE_NAME.pattern}")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -118,7 +119,7 @@ def scopes(error: AcmeError, ask: Ask) -> tuple[Scope, ...]:
     bare = error.type == NO_TYPE and error.status == _TOO_MANY_REQUESTS
     if error.status == _UNAVAILABLE or bare or _BUSY in words:
         return (Scope(Kind.CA),)
-    if error.type in _ABOUT_ACCOUNT:
+    if error.type in _ABOUT_ACCOUNT or _is_closed(error, words, ask):
         return (Scope(Kind.ORDERS),)
     if error.type != "rateLimited" or _ONE_SET in words:
         return ()
@@ -128,6 +129,15 @@ def scopes(error: AcmeError, ask: Ask) -> tuple[Scope, ...]:
     said = {*names_in(error.detail), *(each.identifier or "" for each in error.subproblems)}
     named = tuple(Scope(kind, name) for name in sorted(said) if _is_about(kind, name, ask.names))
     return named if named or _SOME_NAME.search(words) else (Scope(Kind.ORDERS),)
+
+
+def _is_closed(error: Problem, words: str, ask: Ask) -> bool:
+    """Whether it is refused since the account isn't valid any more (RFC 8555 §7.3.6).
+
+    The same type is for names that an account may not have certificates for.
+    """
+    named = any(name in words for name in ask.names)
+    return error.type == "unauthorized" and not named and _CLOSED.search(words) is not None
 
 
 def rank(life: Life | None, failures: int, *, second: bool) -> tuple[int, float]:

@@ -115,6 +115,25 @@ def test_left_alone_for_a_month(world: World) -> None:
     assert world.has(site)
 
 
+@pytest.mark.parametrize("status", ["deactivated", "revoked"])
+def test_closed_account(world: World, status: str) -> None:
+    """An account that the CA has closed is not asked with for every certificate."""
+    all_of_them = sites(world, "b.example")
+    world.run(*all_of_them)
+    asked = orders(world)
+    for account in world.ca.accounts.values():
+        account.status = status
+    world.clock += 61 * DAY
+    world.run(*all_of_them)
+    # With what is replaced, which may be what it is refused for, and without.
+    assert orders(world) <= asked + 2 * AT_ONCE
+    assert limits(world).stops.keys() == {Scope(Kind.ORDERS)}
+    asked = orders(world)
+    world.run(*all_of_them, world.certificate("c.example"))
+    assert orders(world) == asked
+    assert world.heard(f'Account is not valid, has status "{status}"')
+
+
 def test_limit_of_a_name(world: World) -> None:
     """One customer's limit is learned once for all of their certificates, and is nobody else's."""
     theirs, others = sites(world, "b.example"), sites(world, "c.example", 3)

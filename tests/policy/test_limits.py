@@ -150,6 +150,16 @@ def test_scopes_of_rate_limits(detail: str, expected: list[Scope]) -> None:
         pytest.param(Problem("about:blank", "", status=500), [], id="a fault"),
         pytest.param(Problem("about:blank", "", status=403), [], id="a firewall"),
         pytest.param(Problem("unauthorized", "403", status=403), [], id="a name's fault"),
+        pytest.param(
+            Problem("unauthorized", 'Account is not valid, has status "revoked"', status=403),
+            [ORDERS],
+            id="a closed account",
+        ),
+        pytest.param(
+            Problem("unauthorized", "account 1: www.example.co.uk is not valid for it", status=403),
+            [],
+            id="a name that is not the account's",
+        ),
         pytest.param(UnexpectedAnswer("not JSON"), [], id="nonsense"),
         pytest.param(OrderFailed({"a.example": limited("")}), [], id="a failed order"),
         pytest.param(
