@@ -28,7 +28,7 @@ from nginx_acme.local import LocalAuthority
 from nginx_acme.orders.allowance import NotAsked, NotYet
 from nginx_acme.orders.issuance import Wanted
 from nginx_acme.orders.trying import Try
-from nginx_acme.policy import Renew, ari
+from nginx_acme.policy import Life, Renew, ari
 from nginx_acme.policy.limits import Kind, scopes
 from nginx_acme.standing import due_of, left_out_of, life_of
 from nginx_acme.store import Attempt
@@ -102,7 +102,7 @@ class Obtaining:
         """
         names, profile, optional = certificate.names, certificate.profile, certificate.optional
         wanted = Wanted(folder, key_type, names, profile, optional)
-        one = Try(certificate, wanted, folder.attempt(key_type).failures, forced)
+        one = Try(certificate, wanted, folder.attempt(key_type), forced)
         progress = self._ports.progress
         try:
             with self._place(one):
@@ -170,14 +170,13 @@ class Obtaining:
         )
 
     def _let_rest(self, one: Try, bundle: Bundle) -> None:
-        """One that is due when it comes is not asked for again at once."""
-        now, life = self._ports.now(), life_of(bundle)
+        """One that is due when it comes is not asked for again at once, and the next one later."""
+        now, life = self._ports.now(), Life(bundle.facts.not_before, bundle.facts.not_after)
         due = due_of(one.certificate, bundle, None)
         if isinstance(policy.decide(life, due, None, now), Renew):
-            moment = policy.retry_time(
-                1, now, life=life, permanent=False, retry_after=None, dice=self._ports.dice()
-            )
-            one.folder.record(one.wanted.key_type, Attempt(0, moment, None, now))
+            in_vain = one.before.in_vain + 1
+            moment = policy.rest_time(in_vain, now, life)
+            one.folder.record(one.wanted.key_type, Attempt(next=moment, at=now, in_vain=in_vain))
 
     # Whom to ask, and for what -----------------------------------------------------------
 
@@ -310,9 +309,9 @@ class Obtaining:
         stop = self._stopped_by(one, refusal or error)
         now, key_type = self._ports.now(), one.wanted.key_type
         words = "; ".join((str(error), *self._doubts_about(one.folder.label, error)))
-        failures = one.failures + _counts(error)
+        failures = one.before.failures + _counts(error)
         moment = stop.until if stop else self._next_time(one, error, failures)
-        attempt = Attempt(failures, moment, words, now, _blocked(error))
+        attempt = Attempt(failures, moment, words, now, _blocked(error), one.before.in_vain)
         one.folder.record(key_type, attempt)
         return attempt
 

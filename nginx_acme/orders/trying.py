@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from nginx_acme.certificate import Bundle
     from nginx_acme.orders.issuance import Wanted
     from nginx_acme.plan import Certificate
-    from nginx_acme.store import CertificateFolder
+    from nginx_acme.store import Attempt, CertificateFolder
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """An attempt: for which certificate, and what is asked; `failures`: of those before it.
+    """An attempt: for which certificate, and what is asked; `before`: how the last one went.
 
     `forced`: the operator wants it now.
     """
 
     certificate: Certificate
     wanted: Wanted
-    failures: int
+    before: Attempt
     forced: bool
 
     @property
@@ -60,7 +60,7 @@ class Try:
         return policy.may_leave_out(
             life_of(own),
             self.due,
-            self.failures + 1,
+            self.before.failures + 1,
             now,
             loses=not has <= remaining,
             gains=not remaining <= has,

@@ -289,6 +289,21 @@ def retry_time(
     return max(moment, asked) if asked else moment
 
 
+def rest_time(in_vain: int, now: datetime, life: Life) -> datetime:
+    """When to ask again after the `in_vain`-th certificate in a row that was due when it came.
+
+    By our clock, which is probably wrong: asked again by the steps of failures, a CA that has none
+    to tell would give one a minute, to its limits.
+
+    Args:
+        in_vain: how many there were, this one included.
+        now: the wall clock.
+        life: of this one.
+    """
+    rest = max(HOURLY, life.length * EARLIEST)
+    return now + min(DAILY, rest * 2.0 ** min(in_vain - 1, 10))
+
+
 def _delay(failures: int, now: datetime, life: Life | None) -> timedelta:
     if failures <= len(FIRST_RETRIES):
         return FIRST_RETRIES[max(failures, 1) - 1]

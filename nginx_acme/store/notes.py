@@ -23,7 +23,8 @@ class Attempt:
     """How trying went since the last success, for one key type; `problem` in the CA's words.
 
     A certificate without some of its names is no success: the attempts go on. `blocked` are the
-    names that the preflight held the last one back for.
+    names that the preflight held the last one back for, and `in_vain` is how many certificates in
+    a row were due when they came.
     """
 
     failures: int = 0
@@ -31,6 +32,7 @@ class Attempt:
     problem: str | None = None
     at: datetime | None = None
     blocked: tuple[str, ...] = ()
+    in_vain: int = 0
 
 
 NO_ATTEMPT = Attempt()
@@ -53,6 +55,7 @@ def read_attempt(fields: Fields) -> Attempt:
         problem=records.text(fields.get("problem")),
         at=records.time(fields.get("at")),
         blocked=records.texts(fields.get("blocked")),
+        in_vain=records.count(fields.get("in_vain")),
     )
 
 
@@ -64,6 +67,7 @@ def attempt_fields(attempt: Attempt) -> Fields:
         "problem": attempt.problem,
         "at": records.time_text(attempt.at),
         "blocked": list(attempt.blocked),
+        "in_vain": attempt.in_vain,
     }
 
 

@@ -188,8 +188,30 @@ def test_due_on_arrival(world: World) -> None:
     site = world.certificate("a.example")
     world.run(site)
     assert world.has(site)
-    assert world.run(site).next == NOW + MINUTE
+    assert world.attempt(site).next == NOW + 0.9 * DAY
+    world.clock += 0.9 * DAY - MINUTE
+    world.run(site)
     assert world.ca.count["newOrder"] == 1
+
+
+def test_clock_ahead(world: World) -> None:
+    """By a clock that is four days ahead a short certificate is due when it comes: five in a day."""
+    world.behind = 4 * DAY
+    site = world.certificate("a.example", profile="shortlived")
+    outcome = world.run(site)
+    for _ in range(60):
+        assert outcome.next is not None
+        if outcome.next > NOW + DAY:
+            break
+        world.clock = max(world.clock, outcome.next)
+        outcome = world.run(site)
+    assert len(world.ca.issued) == 5
+    assert (world.attempt(site).failures, world.attempt(site).in_vain) == (0, 5)
+    world.behind = timedelta(0)
+    world.clock += 2 * DAY
+    world.run(site)
+    assert world.attempt(site).in_vain == 0
+    assert len(world.ca.issued) == 6
 
 
 def test_abandoning_refused(world: World) -> None:

@@ -20,6 +20,7 @@ from nginx_acme.policy import (
     decide,
     may_leave_out,
     renewal_time,
+    rest_time,
     retry_time,
     when_due,
 )
@@ -330,6 +331,23 @@ def test_four_attempts_an_hour_at_most() -> None:
         )
         attempts += moment <= NOW + HOUR
     assert attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        pytest.param(160 * HOUR, [1.6, 3.2, 6.4, 12.8, 24, 24], id="160 hours"),
+        pytest.param(90 * DAY, [21.6, 24, 24], id="90 days"),
+        pytest.param(DAY, [1, 2, 4, 8, 16, 24], id="a day"),
+        pytest.param(4000 * DAY, [24, 24], id="years"),
+    ],
+)
+def test_rest_time(length: timedelta, expected: list[float]) -> None:
+    """What is due when it comes is asked for hourly at most, and soon once a day."""
+    one = Life(NOW - length, NOW)
+    found = [rest_time(number + 1, NOW, one) - NOW for number in range(len(expected))]
+    assert found == [hours * HOUR for hours in expected]
+    assert rest_time(10**6, NOW, one) == NOW + DAY
 
 
 @pytest.mark.parametrize(

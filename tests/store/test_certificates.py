@@ -335,7 +335,7 @@ def test_nothing_to_put_back(folder: CertificateFolder) -> None:
     [
         pytest.param(Attempt(), id="never tried"),
         pytest.param(
-            Attempt(3, NOW, "DNS problem: NXDOMAIN\n\x1b", NOW, ("a.example",)), id="everything"
+            Attempt(3, NOW, "DNS problem: NXDOMAIN\n\x1b", NOW, ("a.example",), 2), id="everything"
         ),
         pytest.param(Attempt(1, None, "surrogate \udcff and ünïcödé"), id="odd words"),
     ],
