@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nginx_acme import generation
+from nginx_acme import generation, remains
 from nginx_acme.beside import start_agent
 from nginx_acme.directives import hint
 from nginx_acme.draft import Proposal, draft, left_to_do, nowhere, use, write
@@ -71,6 +71,7 @@ def in_store(
     _switch(understood, drafted)
     home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
     publish(home, understood.launch.log, utc_now())
+    remains.remove(home, understood.launch.log, utc_now())
     if not plan.settings.agent and unfinished(plan.certificates, home.store, utc_now()):
         understood.launch.log.notice(
             '"acme_agent" is off: certificates are missing until "nginx-acme renew" gets them'

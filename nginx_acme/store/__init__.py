@@ -35,7 +35,7 @@ from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
 from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity
-from nginx_acme.store.instances import Instance, Proof, instance_name
+from nginx_acme.store.instances import Instance, Proof, instance_name, is_instance_name
 from nginx_acme.store.notes import NO_ATTEMPT, Attempt, Issued
 from nginx_acme.store.pending import Pending, PendingOrder
 from nginx_acme.store.records import Access
@@ -296,7 +296,8 @@ class Store:
 
     def instances(self) -> tuple[Instance, ...]:
         """All that there are, sorted by name."""
-        return tuple(map(self.instance_named, disk.names_in(self._path("instances"))))
+        names = disk.names_in(self._path("instances"))
+        return tuple(map(self.instance_named, filter(is_instance_name, names)))
 
     def instance_named(self, name: str) -> Instance:
         """The instance of this name; nothing is made."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
@@ -18,8 +21,7 @@ from nginx_acme.store import records
 from nginx_acme.store.labels import label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from nginx_acme.store.records import Access
 
@@ -32,6 +34,7 @@ WAIT_BUDGET = timedelta(hours=1)
 
 _PUBLIC_FOLDER = 0o755
 _PUBLIC_FILE = 0o644
+_DOCUMENT = "status.json"
 _SHORT_HASH = 8
 _PAIR = 2
 
@@ -186,9 +189,46 @@ class Instance:
             path = os.path.join(self.public, name)
             disk.replace(path, data, mode=_PUBLIC_FILE, durable=False)
 
+    def last_written(self) -> datetime:
+        """When a look at its certificates, or anything else, left something in its folders.
+
+        That is cheaper than `last_look`, and known of a start that never became nginx, too.
+        """
+        latest = 0.0
+        for path in (self.path, os.path.join(self.public, _DOCUMENT)):
+            with suppress(FileNotFoundError):
+                latest = max(latest, os.stat(path).st_mtime)
+        return datetime.fromtimestamp(latest, UTC)
+
+    def remove(self, still: Callable[[], bool]) -> bool:
+        """Remove all of it, unless somebody has one of its locks; whether it was.
+
+        Args:
+            still: whether it is to be removed, asked again when nobody else can do anything.
+
+        Raises:
+            StateError, OSError: not all of it could be removed.
+        """
+        self.access.demand()
+        locks = (self.start_lock, self.agent_lock, self.generation_lock, self.hooks_lock)
+        with ExitStack() as held:
+            for path in locks:
+                lock = disk.try_lock(path)
+                if lock is None:
+                    return False
+                held.enter_context(lock)
+            if not still():
+                return False
+            for folder in (self.public, self.path):
+                if os.path.isdir(folder):
+                    shutil.rmtree(folder)
+            for path in locks:
+                disk.remove(path)
+        return True
+
     def last_look(self) -> datetime | None:
         """When its certificates were last looked at, by what was published for programs then."""
-        path = os.path.join(self.public, "status.json")
+        path = os.path.join(self.public, _DOCUMENT)
         return records.time((records.load(path) or {}).get("last_look"))
 
     @property
@@ -231,6 +271,11 @@ def instance_name(conf: str, prefix: str, host: str) -> str:
     """
     digest = hashlib.sha256(os.fsencode(f"{conf}\0{prefix}\0{host}")).hexdigest()
     return f"{label_of(os.path.basename(conf))}-{digest[:_SHORT_HASH]}"
+
+
+def is_instance_name(name: str) -> bool:
+    """Whether `instance_name` may have given it."""
+    return re.fullmatch(rf".+-[0-9a-f]{{{_SHORT_HASH}}}", name) is not None
 
 
 def _proof(noted: records.Fields) -> Proof | None:
