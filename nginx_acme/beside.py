@@ -56,13 +56,20 @@ def start_agent(home: Home, work: Work, starter: int) -> None:
     cgroup.join(agent, starter)  # we may be a timer's, or somebody's session
 
 
-def wake_agent(home: Home, work: Work, nginx: int) -> None:
-    """Let the agent of the nginx with this pid see what is new; start it where it is gone."""
+def wake_agent(home: Home, work: Work, nginx: int, *, look: bool) -> None:
+    """Let the agent of the nginx with this pid see what is new; start it where it is gone.
+
+    Args:
+        home: of the nginx.
+        work: what its generation leaves to do.
+        nginx: its pid.
+        look: the user's files may say something else by now, and nginx may have been told so.
+    """
     if disk.held_by(home.instance.agent_lock) is None:
         start_agent(home, work, nginx)
         return
     try:
-        home.instance.wake_agent()
+        home.instance.wake_agent(look=look)
     except StateError as error:
         home.launch.log.error(f"the agent does not know of it: {error}")
 

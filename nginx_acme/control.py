@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from nginx_acme import generation
+from nginx_acme import disk, generation
 from nginx_acme.beside import wake_agent
 from nginx_acme.draft import Proposal, left_to_do, use, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.master import Master
     from nginx_acme.work import Work
+
+CLOCK_TICK = 20_000_000
+"""Nanoseconds by which a file's time may be behind the clock (the kernel's tick)."""
 
 
 def signal(launch: Launch) -> int:
@@ -89,6 +93,7 @@ def _send_by(rehearsed: Understood) -> int:
 
 
 def _reload(launch: Launch) -> int:
+    begun = time.time_ns()
     understood = understand(launch, always=True)
     master = None if understood is None else find_master(understood.pid_file)
     if understood is None or not _concerns_us(understood, master):
@@ -100,7 +105,8 @@ def _reload(launch: Launch) -> int:
     running.tell_warnings()
     _activate(running, _written(running, master), master)
     publish(running.home, launch.log, utc_now())
-    wake_agent(running.home, left_to_do(running), master.pid)
+    edited = _edited_since(begun, running)
+    wake_agent(running.home, left_to_do(running), master.pid, look=edited)
     return 0
 
 
@@ -156,6 +162,7 @@ def _activate(running: Understood, written: Generation, master: Master) -> None:
     """Make nginx read it, if it accepts it; else the generation before stays, or comes back."""
     home, work = running.home, left_to_do(running)
     drafted = Proposal(running, written).accepted()
+    noted = disk.read(drafted.work)
     if running.asks:
         _issue_locally(running)
     with home.runtime.lock_generation(home.instance):
@@ -166,6 +173,8 @@ def _activate(running: Understood, written: Generation, master: Master) -> None:
         except ReloadFailed:
             if before is not None:
                 generation.switch(home.instance.path, before)
+            if noted is not None:  # it is the one before, and is to leave what it left
+                disk.replace(drafted.work, noted, mode=0o600, durable=False)
             raise
         generation.prune(home.instance.path)
 
@@ -185,15 +194,19 @@ def _issue_locally(running: Understood) -> None:
 # a HUP of somebody else ------------------------------------------------------------------
 
 
-def take_up(home: Home, *, surely: bool) -> bool:
+class TakenUp(NamedTuple):
+    """Whether something is new, and whether it has to be looked at again (`_edited_since`)."""
+
+    new: bool
+    again: bool
+
+
+def take_up(home: Home, *, surely: bool) -> TakenUp:
     """Let nginx have what the user's files say now, where somebody told it to read them.
 
     Args:
         home: of the nginx.
         surely: don't ask whether anybody did.
-
-    Returns:
-        Whether something is new.
 
     Raises:
         NginxAcmeError: a mistake in the configuration, or nginx refuses it; the running one stays.
@@ -201,11 +214,12 @@ def take_up(home: Home, *, surely: bool) -> bool:
     work = current_work(home)
     master = None if work is None else find_master(work.pid_file)
     if work is None or master is None or not master.uses(home.generated_main):
-        return False
+        return TakenUp(new=False, again=False)
     with home.runtime.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload of ours
         if not surely and not _was_told(home, work, master):
-            return False
+            return TakenUp(new=False, again=False)
         home.instance.note_workers(worker_marks(master.pid))
+    begun = time.time_ns()
     understood = understand(home.launch, always=True)
     if understood is None:
         raise NginxAcmeError(f'"{home.main}" can\'t be read, "nginx-acme -t" says why')
@@ -213,10 +227,30 @@ def take_up(home: Home, *, surely: bool) -> bool:
     written = _written(running, master)
     current = generation.current(running.home.instance.path)
     if written == current and left_to_do(running) == work:
-        return False
+        return TakenUp(new=False, again=False)
     running.tell_warnings()
     _activate(running, written, master)
-    return True
+    return TakenUp(new=True, again=_edited_since(begun, running))
+
+
+def _edited_since(moment: int, running: Understood) -> bool:
+    """Whether a file or folder of the configuration has changed since it began to be read.
+
+    Of a HUP for that nothing may be seen: signals that come while nginx is busy become one, and the
+    other one was ours.
+    """
+    files = running.source.files
+    return any(
+        _changed(path) > moment - CLOCK_TICK
+        for path in {*files, *(os.path.dirname(path) for path in files)}
+    )
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_ctime_ns
+    except OSError:  # gone, and so is something in its folder
+        return 0
 
 
 def _was_told(home: Home, work: Work, master: Master) -> bool:
@@ -228,7 +262,7 @@ def _was_told(home: Home, work: Work, master: Master) -> bool:
     noted = home.instance.workers()
     if master.single or not noted:
         return True
-    if was_reloaded(master.pid, noted, os.path.realpath(home.generated_main)):
+    if was_reloaded(master.pid, noted, os.path.realpath(home.instance.generations)):
         return True
     said = test_current(home, work)
     return said is not None and not said.ok

@@ -379,15 +379,13 @@ def held_by(path: str) -> int | None:
     """The pid of the process on this machine that holds the lock `path`; None where none is seen.
 
     It isn't tried: who wanted it in that moment would think that it is held. Who signed it and has
-    it open still has it.
+    it open still has it, whatever the name of this machine is by now.
     """
     try:
-        words = (read(path) or b"").split(maxsplit=4)
-        if words[:1] != [b"process"] or words[2:4] != [b"on", os.fsencode(os.uname().nodename)]:
-            return None
-        pid = int(words[1])
+        words = (read(path) or b"").split(maxsplit=2)
+        pid = int(words[1]) if words[:1] == [b"process"] else 0
         return pid if _has_open(pid, os.stat(path)) else None
-    except (StateError, OSError, ValueError):  # of another user, or gone meanwhile
+    except (StateError, OSError, ValueError, IndexError):  # of another user, or gone meanwhile
         return None
 
 

@@ -11,11 +11,12 @@ asked for is not noted, and costs one more.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from nginx_acme.launch import utc_now
 from nginx_acme.master import worker_marks
-from nginx_acme.reload import RELOAD_WAIT, reload
+from nginx_acme.reload import RELOAD_WAIT, Opens, reload, wait_for_others
 from nginx_acme.standing import standings
 
 if TYPE_CHECKING:
@@ -44,19 +45,24 @@ def reload_and_note(home: Home, master: Master, work: Work) -> None:
     """Reload the nginx of a generation that leaves this to do, and note what it has read then.
 
     Its workers are noted as those of a reload of ours, unless somebody else's came between this
-    one and the last that was known of: whoever finds other workers than the noted ones then (the
-    agent) has to look at the user's files.
+    one and the last that was known of, or just after it: whoever finds other workers than the noted
+    ones then (the agent) has to look at the user's files.
 
     Raises:
         ReloadFailed: nginx goes on with what it had.
     """
     instance, noted = home.instance, home.instance.workers()
     seen = on_disk(work.certificates, home.store, utc_now())
-    before = worker_marks(master.pid)
-    reload(master, RELOAD_WAIT, error_log=work.error_log)
+    wait_for_others(master.pid, os.path.realpath(instance.generations))
+    before, opens = worker_marks(master.pid), Opens(home.generated_main)
+    try:
+        reload(master, RELOAD_WAIT, error_log=work.error_log)
+        marks, times = worker_marks(master.pid), opens.count()
+    finally:
+        opens.close()
     instance.note_loaded(seen)
-    if not noted or noted & before:
-        instance.note_workers(worker_marks(master.pid))
+    if (not noted or noted & before) and times in {0, 1, None}:
+        instance.note_workers(marks)
 
 
 def behind(

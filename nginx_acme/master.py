@@ -24,6 +24,8 @@ WORKER_TITLES = ("nginx: worker process", "angie: worker process")
 """What ngx_setproctitle makes of the command line; of all relatives only Angie has its own name."""
 _SHUTTING_DOWN = " is"
 """How the title of a worker goes on that only ends what it began."""
+_AT_WORK = frozenset("RD")
+"""States of a process that runs, or waits for a disk (proc(5))."""
 _STATE, _PARENT, _STARTED = 0, 1, 19
 """Places in `_stat`: fields 3, 4 and 22 of proc(5)."""
 
@@ -114,12 +116,16 @@ def since(pid: int) -> float | None:
 
 
 def is_reading(pid: int, path: str) -> bool:
-    """Whether a process is at work, or has this file open; a master that waits is neither.
+    """Whether a process is at work, or has this file open, or one below this folder.
 
-    nginx keeps the main file open while it reads what that includes, and asks DNS, asleep.
+    A master that waits is neither. nginx keeps the main file open while it reads what that
+    includes, and asks DNS, asleep.
     """
     fields = _stat(pid)
-    return bool(fields) and (fields[_STATE] != "S" or path in _open_files(pid))
+    return bool(fields) and (
+        fields[_STATE] in _AT_WORK
+        or any(f"{found}/".startswith(f"{path}/") for found in _open_files(pid))
+    )
 
 
 # --- what /proc says ------------------------------------------------------------------------

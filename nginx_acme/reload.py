@@ -12,6 +12,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from nginx_acme.agent import linux
 from nginx_acme.errors import ReloadFailed
 from nginx_acme.master import exists, is_reading, serves, worker_marks, workers
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 RELOAD_WAIT = 30.0
 """Seconds for nginx to take up a reload that it accepted in a test."""
+LONGEST_READING = 300.0
+"""Seconds that it may take to read its configuration, with names that DNS doesn't know at once."""
 RESPAWN_WAIT = 2.0
 """Seconds for old workers to be told to go; those that stay have got a new one beside them."""
 _POLL = 0.02
@@ -51,20 +54,27 @@ def reload(master: Master, seconds: float, *, error_log: str) -> bool:
     return True
 
 
-def was_reloaded(pid: int, noted: frozenset[str], main: str) -> bool:
+def wait_for_others(pid: int, generations: str) -> None:
+    """Wait until a master has read what somebody else has told it to read."""
+    end = time.monotonic() + RELOAD_WAIT
+    while is_reading(pid, generations) and time.monotonic() < end:
+        time.sleep(_POLL)
+
+
+def was_reloaded(pid: int, noted: frozenset[str], generations: str) -> bool:
     """Whether this master has read its configuration since `noted` were its workers, or does now.
 
-    Waits for a reload that is under way: a master that has read `main` has new workers before it
-    sleeps again, and tells all of the old ones to go. A crash leaves some.
+    Waits for a reload that is under way: a master that has read its main file has new workers
+    before it sleeps again, and tells all of the old ones to go. A crash leaves some.
 
     Args:
         pid: of the master.
         noted: its workers then (`master.worker_marks`).
-        main: the main file by its real path.
+        generations: the folder of what it reads, by its real path.
     """
     end = time.monotonic() + RELOAD_WAIT
     while True:
-        reading = is_reading(pid, main)
+        reading = is_reading(pid, generations)
         now = worker_marks(pid)
         if now and not now & noted:
             return True
@@ -93,9 +103,45 @@ def _wait_until(end: float, master: Master, words: _Words) -> None:
     refusal = words.refusal()
     if refusal is not None:
         look = f"it says: {refusal}"
-    if refusal is not None or time.monotonic() > end:
+    late = time.monotonic() > end
+    if late and time.monotonic() < end + LONGEST_READING and _is_busy(master):
+        late = False  # told by now that it failed, it would go on to take it
+    if refusal is not None or late:
         raise ReloadFailed(f"nginx (pid {master.pid}) did not take the new configuration; {look}")
     time.sleep(_POLL)
+
+
+def _is_busy(master: Master) -> bool:
+    """Whether it reads its configuration."""
+    return master.conf is not None and is_reading(master.pid, os.path.realpath(master.conf))
+
+
+class Opens:
+    """How often a file is opened from now on, by anybody on this machine.
+
+    nginx opens its main file exactly once for a HUP. That it is closed is watched, too: events that
+    are equal and follow each other become one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._inotify: linux.Inotify | None = None
+        try:
+            self._inotify = linux.Inotify()
+            self._inotify.watch(path, linux.IN_OPEN | linux.IN_CLOSE_NOWRITE)
+        except OSError:  # a sandbox, or no watch left
+            self.close()
+
+    def count(self) -> int | None:
+        """So often so far since the last time; None where it can't be known."""
+        if self._inotify is None:
+            return None
+        return sum(1 for _, mask, _ in self._inotify.read() if mask & linux.IN_OPEN)
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._inotify is not None:
+            os.close(self._inotify.descriptor)
+            self._inotify = None
 
 
 class _Words:

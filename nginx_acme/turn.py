@@ -41,8 +41,8 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
         why: one of `alarms.REASONS`.
 
     Returns:
-        What the agent takes in. `fault`: it failed as it should not. `new`: the user's files
-        brought something. Otherwise `next`: when to go on, in seconds since the epoch,
+        What the agent takes in. `fault`: it failed as it should not. Of a look, `new` and `again`
+        (`control.TakenUp`). Otherwise `next`: when to go on, in seconds since the epoch,
         None where nothing will be due. And, if it knows, what may be another than before: `agent`,
         `pid_file`, `error_log`, `stderr`.
     """
@@ -53,10 +53,10 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
         log.add_file(needed_work(home).error_log)
         home.runtime.open_for_writing()
         if why in {LOOK, SURELY}:
-            said["new"] = _taken_up(home, log, surely=why == SURELY)
+            said.update(_taken_up(home, log, surely=why == SURELY))
         else:
             if why == STARTED and _was_told_before(home):
-                said["new"] = _taken_up(home, log, surely=True)
+                said.update(_taken_up(home, log, surely=True))
             elif why == STARTED:
                 _note_workers(home)
             said["next"] = _renew(home, log)
@@ -81,16 +81,16 @@ def _facts(work: Work) -> dict[str, Any]:
     }
 
 
-def _taken_up(home: Home, log: Log, *, surely: bool) -> bool:
-    """Whether the user's files brought something new; a mistake in them is said as nginx says it."""
+def _taken_up(home: Home, log: Log, *, surely: bool) -> dict[str, bool]:
+    """What the user's files brought; a mistake in them is said as nginx says it."""
     try:
-        return take_up(home, surely=surely)
+        return take_up(home, surely=surely)._asdict()
     except NginxRejected as rejected:
         for line in rejected.lines:
             log.relay(line)
     except NginxAcmeError as error:
         log.emerg(str(error))
-    return False
+    return {}
 
 
 def _was_told_before(home: Home) -> bool:

@@ -25,21 +25,21 @@ STARTED, SURELY, LOOK, DUE = REASONS = ("started", "surely", "look", "due")
 """Why there is a turn.
 
 The user's files are looked at because somebody has read the generated main file (`LOOK`), or a
-generation has been made from them, and a HUP may have come before its main file was watched
-(`SURELY`, which needs no other evidence). What is due is got when the agent has started (`STARTED`),
+generation has been made from files that changed meanwhile, and a HUP for that may have become one
+with ours (`SURELY`, which needs no other evidence). What is due is got when the agent has started (`STARTED`),
 and when the moment has come, the clock was set or a generation is new (`DUE`).
 """
 
-_WAKE, _GENERATED = b"wake", b"generated"
-"""In the instance's folder: the file whose replacement wakes, the link whose replacement switches.
+_WAKE, _LOOK, _GENERATED = b"wake", b"look", b"generated"
+"""In the instance's folder: the files whose replacement wakes, the link whose replacement switches.
 
 As `store.instances` and `generation` have them, which are too much for who stays for years.
 """
 
 FAR = 86400.0
 """Seconds to a moment that doesn't matter; so is that of a clock which is set meanwhile."""
-WITHOUT_TIMER = 900.0
-"""Seconds between two looks at the clock where nothing tells that it was set."""
+WITHOUT_ALARM = 900.0
+"""Seconds between two looks where nothing tells that the clock was set, or what another one did."""
 WITHOUT_PIDFD = 5.0
 """Seconds between two looks whether nginx is alive where nothing tells (before Linux 5.3)."""
 
@@ -56,8 +56,13 @@ class Alarms:
         self._inotify = _opened(linux.Inotify)
         self._timer = _opened(linux.WallClock)
         self._watched = self._folder = -1
-        if self._inotify is not None:
-            self._folder = self._inotify.watch(folder, linux.IN_MOVED_TO | linux.IN_ONLYDIR)
+        self.deaf: OSError | None = None
+        """Why a HUP isn't noticed; the agent looks from time to time then."""
+        try:
+            if self._inotify is not None:
+                self._folder = self._inotify.watch(folder, linux.IN_MOVED_TO | linux.IN_ONLYDIR)
+        except OSError as error:  # the user's watches are used up
+            self.deaf = error
         self.follow(nginx)
         self._watch_main()
 
@@ -68,7 +73,7 @@ class Alarms:
             self._nginx = os.pidfd_open(nginx)
         except ProcessLookupError:
             self.ended = True
-        except OSError:  # before Linux 5.3
+        except (AttributeError, OSError):  # Linux before 5.3, or a Python that was made on one
             self.ended = not exists(nginx)
         return not self.ended
 
@@ -83,8 +88,9 @@ class Alarms:
         poll = select.poll()
         for descriptor in (*more, *self._descriptors()):
             poll.register(descriptor, select.POLLIN)
+        was_set = False
         if self._timer is not None:
-            self._timer.set(time.time() + FAR if moment is None else moment)
+            was_set = self._timer.set(time.time() + FAR if moment is None else moment)
         seconds = min(self._ends(moment, more), default=None)
         ready = {found for found, _ in poll.poll(None if seconds is None else seconds * 1000)}
         if self._nginx in ready:
@@ -92,11 +98,15 @@ class Alarms:
             self.ended = True
         elif self._nginx < 0:
             self.ended = not exists(self._pid)
-        was_set = self._timer is not None and self._timer.read()
+        was_set |= self._timer is not None and self._timer.read()
         why = self._happened()
-        if moment is not None and (was_set or time.time() >= moment):
+        if moment is not None and (was_set or self._is_deaf or time.time() >= moment):
             why.add(DUE)
         return why
+
+    @property
+    def _is_deaf(self) -> bool:
+        return self._inotify is None or self.deaf is not None
 
     def _descriptors(self) -> Iterator[int]:
         if self._inotify is not None:
@@ -112,8 +122,8 @@ class Alarms:
             yield max(end - time.monotonic(), 0.0)
         if self._nginx < 0:
             yield WITHOUT_PIDFD
-        if self._timer is None and moment is not None:
-            yield min(max(moment - time.time(), 0.0), WITHOUT_TIMER)
+        if (self._timer is None or self._is_deaf) and moment is not None:
+            yield min(max(moment - time.time(), 0.0), WITHOUT_ALARM)
 
     def _happened(self) -> set[str]:
         why: set[str] = set()
@@ -122,7 +132,9 @@ class Alarms:
                 self.lost = True
             elif name == _GENERATED:
                 self._watch_main()
-            elif name == _WAKE or mask & linux.IN_Q_OVERFLOW:
+            elif name == _WAKE:
+                why.add(DUE)
+            elif name == _LOOK or mask & linux.IN_Q_OVERFLOW:
                 why |= {SURELY, DUE}
             elif watched == self._watched and mask & linux.IN_OPEN:
                 why.add(LOOK)
@@ -135,8 +147,10 @@ class Alarms:
         before = self._watched
         try:
             self._watched = self._inotify.watch(self._main, linux.IN_OPEN)
-        except OSError:  # gone; the next switch brings another one
+        except FileNotFoundError:  # the next switch brings another one
             self._watched = -1
+        except OSError as error:
+            self._watched, self.deaf = -1, error
         if before not in {-1, self._watched}:
             self._inotify.forget(before)
 

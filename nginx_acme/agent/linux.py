@@ -82,11 +82,17 @@ class WallClock:
     def __init__(self) -> None:
         self.descriptor = _called(_libc.timerfd_create(time.CLOCK_REALTIME, _IN_FLAGS))
 
-    def set(self, moment: float) -> None:
-        """Go off at this moment, in seconds since the epoch."""
+    def set(self, moment: float) -> bool:
+        """Go off at this moment, in seconds since the epoch; True: the clock was set just now."""
         setting = _SETTING.pack(0, 0, max(int(moment), 1), 0)
         flags = _ABSOLUTE | _CANCEL_ON_SET
-        _called(_libc.timerfd_settime(self.descriptor, flags, setting, None))
+        try:
+            _called(_libc.timerfd_settime(self.descriptor, flags, setting, None))
+        except OSError as error:
+            if error.errno != errno.ECANCELED:
+                raise
+            return True  # and it is armed all the same (timerfd_create(2), Notes)
+        return False
 
     def read(self) -> bool:
         """Whether the moment has come, or the clock was set; False where neither."""

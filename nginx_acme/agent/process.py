@@ -110,6 +110,7 @@ class Agent:
         if facts.pop("hung_up", False):
             self._why.add(SURELY)
         self._next = _bounded(facts.pop("next", None))
+        self._again: set[str] = set()
         self._faults = 0
         self._wanted = True
         linux.show_title(f"nginx-acme: agent for {user_main}")
@@ -134,6 +135,11 @@ class Agent:
         """
         turns: dict[frozenset[str], _Turn] = {}
         alarms = Alarms(master.pid, self._main, self._instance)
+        if alarms.deaf is not None:
+            self._log.error(
+                f"the agent doesn't see a plain HUP ({alarms.deaf.strerror}); reload by"
+                ' "nginx-acme -s reload"'
+            )
         while self._wanted and (not alarms.ended or self._succeeded(alarms)):
             if alarms.lost or not held.lasts():
                 words = "so is the agent, until nginx is reloaded"
@@ -146,6 +152,9 @@ class Agent:
                 self._next if RENEWING not in turns else None,
                 {turn.descriptor: turn.end for turn in turns.values()},
             )
+            if DUE in self._why:
+                self._why |= self._again
+                self._again.clear()
             for kind, turn in tuple(turns.items()):
                 if turn.is_over():
                     del turns[kind]
@@ -180,10 +189,10 @@ class Agent:
         why = next(reason for reason in REASONS if reason in self._why & kind)
         self._why -= kind
         try:
-            turns[kind] = _Turn([*self._turn_command, why])
+            turns[kind] = _Turn(self._turn_command, why)
         except OSError as error:
             self._log.error(f"nginx-acme renew can't be started: {error.strerror}")
-            self._fault()
+            self._fault(why)
 
     def _take_in(self, kind: frozenset[str], turn: _Turn) -> None:
         """What a turn has found out, and so when the next one is."""
@@ -195,14 +204,18 @@ class Agent:
         self._log.add_file(str(self._facts["error_log"]))
         self._wanted = said.get("agent") is not False
         if said.get("new"):
-            self._why |= {SURELY, DUE}
-        if kind is RENEWING and said["fault"]:
-            self._fault()
+            self._why.add(DUE)
+        if said.get("again"):
+            self._why.add(SURELY)
+        if said["fault"]:
+            self._fault(turn.why)
         elif kind is RENEWING:
             self._faults = 0
             self._next = _bounded(said.get("next"))
 
-    def _fault(self) -> None:
+    def _fault(self, why: str) -> None:
+        """Have the turn once more, after a while."""
+        self._again.add(why)
         self._next = time.time() + FAULTS[min(self._faults, len(FAULTS) - 1)]
         self._faults += 1
 
@@ -231,12 +244,13 @@ class _Turn:
     `descriptor` can be read as soon as it speaks or ends, `end` is when it hangs (monotonic).
     """
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], why: str) -> None:
+        self.why = why
         self.descriptor, answer = os.pipe()
         try:
             self._pid = os.posix_spawn(
                 command[0],
-                command,
+                [*command, why],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, answer, 1)],
             )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 SEARCHABLE_FOLDER = 0o711
 """nginx's workers open files by paths that lead through a generation."""
-WAKE = "wake"
-"""The name of the file whose replacement wakes the agent."""
+WAKE, LOOK = "wake", "look"
+"""The names of the files whose replacement wakes the agent."""
 WAIT_BUDGET = timedelta(hours=1)
 """A start that waited and never finished was killed by something that will kill the next, too."""
 
@@ -147,10 +147,11 @@ class Instance:
         """The workers that were noted; none where none were."""
         return frozenset(records.texts((records.load(self._workers) or {}).get("workers")))
 
-    def wake_agent(self) -> None:
-        """Let the agent look at everything (`nginx_acme.agent.alarms`)."""
+    def wake_agent(self, *, look: bool) -> None:
+        """Let the agent see what is due, and `look` at the user's files (`nginx_acme.agent.alarms`)."""
         self.access.demand()
-        disk.replace(os.path.join(self.path, WAKE), b"", mode=0o600, durable=False)
+        name = LOOK if look else WAKE
+        disk.replace(os.path.join(self.path, name), b"", mode=0o600, durable=False)
 
     def begin_wait(self, now: datetime, family: str) -> None:
         """Note that a start waits for certificates, before it does; `family_name` is of whom."""

@@ -76,6 +76,9 @@ def test_wake(alarms: Alarms, instance: Path) -> None:
     assert alarms.wait(time.time() - 1, {}) == {DUE}
     (instance / "new").touch()
     (instance / "new").rename(instance / "wake")
+    assert alarms.wait(time.time() + FAR, {}) == {DUE}
+    (instance / "new").touch()
+    (instance / "new").rename(instance / "look")
     assert alarms.wait(time.time() + FAR, {}) == {SURELY, DUE}
 
 
@@ -100,7 +103,7 @@ def test_end(alarms: Alarms, process: subprocess.Popen[bytes]) -> None:
 
 def test_turn(alarms: Alarms) -> None:
     """While a turn goes on nothing is due; its end is noticed, and what it said."""
-    turn = _Turn(["/bin/sh", "-c", 'echo "{\\"next\\": 1}"; exit 3'])
+    turn = _Turn(["/bin/sh", "-c", 'echo "{\\"next\\": 1}"; exit 3'], "due")
     while not turn.is_over():
         assert alarms.wait(None, {turn.descriptor: turn.end}) == set()
     assert turn.said() == {"next": 1}
@@ -117,7 +120,7 @@ def test_turn(alarms: Alarms) -> None:
 )
 def test_turn_says_nothing(script: str, words: str) -> None:
     """A turn that didn't get so far as to say anything is known by its end."""
-    turn = _Turn(["/bin/sh", "-c", script])
+    turn = _Turn(["/bin/sh", "-c", script], "due")
     wait_for(turn.is_over)
     assert turn.said() is None
     assert turn.words == words
@@ -125,7 +128,7 @@ def test_turn_says_nothing(script: str, words: str) -> None:
 
 def test_turn_hangs(alarms: Alarms) -> None:
     """One that takes longer than it may is ended."""
-    turn = _Turn(["/bin/cat", "/dev/zero"])
+    turn = _Turn(["/bin/cat", "/dev/zero"], "-")
     turn.end = time.monotonic() - 1
     alarms.wait(None, {turn.descriptor: turn.end})
     wait_for(turn.is_over)
@@ -136,5 +139,27 @@ def test_no_turn() -> None:
     """A program that is gone is an error that can be told."""
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
-        _Turn(["/nowhere"])
+        _Turn(["/nowhere"], "due")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_old_python(
+    instance: Path, process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Python or Linux has no pidfd, the end of nginx is found by looking."""
+    monkeypatch.delattr(os, "pidfd_open")
+    main = instance / "generated" / "nginx.conf"
+    alarms = Alarms(process.pid, str(main), str(instance))
+    main.read_bytes()
+    assert alarms.wait(time.time() + FAR, {}) == {LOOK}
+    process.kill()
+    process.wait()
+    assert alarms.wait(time.time() - 1, {}) == {DUE}
+    assert alarms.ended
+
+
+def test_no_watches(instance: Path, process: subprocess.Popen[bytes]) -> None:
+    """Where nothing can be watched the agent knows it, and is woken by the clock."""
+    alarms = Alarms(process.pid, str(instance / "generated" / "nginx.conf"), "/nowhere")
+    assert alarms.deaf is not None
+    assert alarms.wait(time.time() - 1, {}) == {DUE}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 from tests.launcher import eventually
+from tests.servers import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,3 +180,52 @@ def test_without_agent(make_site: MakeSite) -> None:
     assert site.run("-s", "reload").returncode == 0
     eventually(lambda: body(site) == b"new a.internal")
     assert not site.agents()
+
+
+def test_edit_after_a_reload(make_site: MakeSite) -> None:
+    """What is saved after a reload waits for the next one."""
+    site = started(make_site)
+    for answer in ("one", "two"):
+        site.configure(
+            site.block("a.internal", LOCAL).replace('return 200 "', f'return 200 "{answer} ')
+        )
+        if answer == "one":
+            assert site.run("-s", "reload").returncode == 0
+    site.quiet()
+    assert body(site) == b"one a.internal"
+    hang_up(site)
+    eventually(lambda: body(site) == b"two a.internal")
+
+
+def test_hup_within_a_reload_of_ours(make_site: MakeSite) -> None:
+    """A HUP that comes when nginx has just taken what a renewal brought is somebody else's."""
+    site = started(make_site)
+    workers = site.workers()
+    renewal = Program(
+        site.argv("renew", "--force", "a.internal"), site.folder / "renew.log", environ=site.environ
+    )
+    renewal.launch()
+    eventually(lambda: site.workers() - workers, "a new worker")
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
+    hang_up(site)
+    eventually(lambda: body(site) == b"new a.internal")
+    assert renewal.wait() == 0
+
+
+def test_look_that_could_not_be_taken(make_site: MakeSite) -> None:
+    """A HUP is not forgotten where the agent could start nobody to look at it."""
+    site = started(make_site)
+    agent = site.quiet()
+    limits = resource.prlimit(agent, resource.RLIMIT_NOFILE)
+    resource.prlimit(agent, resource.RLIMIT_NOFILE, (3, limits[1]))
+    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
+    workers = site.workers()
+    hang_up(site)
+    eventually(lambda: site.workers().isdisjoint(workers), "other workers")
+    site.quiet()
+    assert body(site) == b"a.internal"
+    resource.prlimit(agent, resource.RLIMIT_NOFILE, limits)
+    new = site.instance / "new"
+    new.touch()
+    new.rename(site.instance / "wake")
+    eventually(lambda: body(site) == b"new a.internal")
