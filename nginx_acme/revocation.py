@@ -27,7 +27,7 @@ from nginx_acme.plan import Issuer
 from nginx_acme.renewal import Renewal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from nginx_acme.acme.client import Client
     from nginx_acme.certificate import Bundle
@@ -86,30 +86,35 @@ class Revocation:
             return False
         return self._have_revoked(revoking, reason)
 
-    def _begin(self, reason: str | None) -> Mapping[str, Bundle]:
-        """What is to be revoked, by key type: what an earlier run has left, or what is there now.
+    def _begin(self, reason: str | None) -> Sequence[Bundle]:
+        """What is to be revoked: what an earlier run has left, or what is there now.
 
-        Nothing, where that is revoked and has no replacement yet.
+        Both, where that is another one by now, and the reason another one, too: whoever says why
+        means what is in service. Where the same is said again it is to go on, but for a key that
+        is known to others: better one certificate too many than that one.
+
+        Nothing, where what is there is revoked and has no replacement yet.
 
         Raises:
             NginxAcmeError: there is nothing that could be revoked.
         """
         folder, now = self._folder, utc_now()
         with self._home.store.lock_certificate(folder):
-            left = folder.revocations.under_way()
-            left = {key: bundle for key, bundle in left.items() if bundle.facts.not_after > now}
-            if left:
-                self._log.notice(f"{folder.label}: goes on with what was begun before")
+            left = [one for one in folder.revocations.under_way() if one.facts.not_after > now]
+            own = [bundle for key in KEY_TYPES if (bundle := folder.own(key)) is not None]
+            good = [one for one in own if one.facts.not_after > now]
+            since = [one for one in good if one not in left]
+            if left and (not since or reason in {None, folder.revocations.reason()} - {AT_ONCE}):
+                stays = "; what has come since stays" if since else ""
+                self._log.notice(f"{folder.label}: goes on with what was begun before{stays}")
                 return left
-            own = {key: bundle for key in KEY_TYPES if (bundle := folder.own(key)) is not None}
-            good = {key: bundle for key, bundle in own.items() if bundle.facts.not_after > now}
-            if good:
-                folder.begin_revocation(good, reason or next(iter(REASONS)))
+            if since:
+                folder.begin_revocation([*since, *left], reason or next(iter(REASONS)))
             elif own:
                 raise NginxAcmeError(f"{folder.label} has expired, there is nothing to revoke")
             elif not any(map(self._is_revoked, KEY_TYPES)):
                 raise NginxAcmeError(f"{folder.label} has no certificate yet")
-            return good
+            return [*since, *left]
 
     def _is_revoked(self, key_type: str) -> bool:
         """Whether what nginx is given is."""
@@ -123,11 +128,11 @@ class Revocation:
                 f'{self._folder.label}: the issuer "local" has no revocation, the certificate is'
                 f" good until {max(ends):%Y-%m-%d} for whoever has its key"
             )
-        return self._replaced({})
+        return self._replaced(())
 
     # The new one
 
-    def _replaced(self, revoking: Mapping[str, Bundle]) -> bool:
+    def _replaced(self, revoking: Sequence[Bundle]) -> bool:
         """Whether nginx has another certificate; what went wrong is said."""
         certificate, folder = self._certificate, self._folder
         if certificate is None:
@@ -149,14 +154,14 @@ class Revocation:
             return False
         return all(self._has_other(key, revoking) for key in certificate.key_types)
 
-    def _has_other(self, key_type: str, revoking: Mapping[str, Bundle]) -> bool:
+    def _has_other(self, key_type: str, revoking: Sequence[Bundle]) -> bool:
         """Whether there is a certificate of this key type that is not to be revoked."""
-        own, old = self._folder.own(key_type), revoking.get(key_type)
-        return own is not None and (old is None or own.facts.serial != old.facts.serial)
+        own = self._folder.own(key_type)
+        return own is not None and own not in revoking
 
     # The end of the old one
 
-    def _have_revoked(self, revoking: Mapping[str, Bundle], reason: str) -> bool:
+    def _have_revoked(self, revoking: Sequence[Bundle], reason: str) -> bool:
         """Whether the CA has revoked them; what went wrong is said."""
         store = self._home.store
         try:
@@ -168,10 +173,10 @@ class Revocation:
         self._replace_stand_ins()
         return True
 
-    async def _ask(self, revoking: Mapping[str, Bundle], reason: str) -> None:
+    async def _ask(self, revoking: Sequence[Bundle], reason: str) -> None:
         issuer = self._issuer()
         account = find_account(self._home.store, issuer)
-        for key_type, bundle in revoking.items():
+        for bundle in revoking:
             if account is None or account.url is None:
                 await self._ask_by_its_own_key(issuer, bundle, reason)
             else:
@@ -180,10 +185,10 @@ class Revocation:
                     account = await registration.with_settled_key(account)
                     if not await _is_revoked_by(client, bundle, reason):
                         await self._ask_by_its_own_key(issuer, bundle, reason)
-            self._folder.revocations.finish(key_type, bundle, reason, utc_now())
+            self._folder.revocations.finish(bundle, reason, utc_now())
             self._log.notice(
-                f"{self._folder.label}: the {key_type} certificate {bundle.facts.serial:x} is"
-                f" revoked ({reason})"
+                f"{self._folder.label}: the {bundle.facts.key_type} certificate"
+                f" {bundle.facts.serial:x} is revoked ({reason})"
             )
 
     async def _ask_by_its_own_key(self, issuer: Issuer, bundle: Bundle, reason: str) -> None:

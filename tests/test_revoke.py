@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from nginx_acme.store import Store
@@ -63,7 +64,7 @@ def test_revoke(make_site: MakeSite, each_pebble: Pebble) -> None:
     assert site.shown("b.example").leaf == other
     folder = folder_of(site, "a.example")
     assert folder.previous("ecdsa:256") is None
-    assert folder.revocations.under_way() == {}
+    assert folder.revocations.under_way() == ()
     assert site.run("revoke", "a.example").returncode == 0
     assert reason(each_pebble, new) == UNSPECIFIED
 
@@ -155,6 +156,46 @@ def test_no_other_certificate(make_site: MakeSite, start_pebble: StartPebble) ->
     assert "a.example: goes on with what was begun before" in answer.stderr
     other_than(site, "a.example", old)
     assert reason(ca, old) == CESSATION, "which was said at first"
+
+
+def left_under_way(site: Site, name: str, reason: str) -> tuple[x509.Certificate, x509.Certificate]:
+    """What was to be revoked by who was killed then, and what has come since."""
+    old = site.shown(name).leaf
+    bundle = folder_of(site, name).own("ecdsa:256")
+    assert bundle is not None
+    assert site.run("renew", "--force", name).returncode == 0
+    new = other_than(site, name, old)
+    store = Store(str(site.state))
+    store.open_for_writing()
+    (folder,) = (one for one in store.folders() if one.label == name)
+    folder.begin_revocation([bundle], reason)
+    return old, new
+
+
+def test_another_key_is_known_to_others(make_site: MakeSite, pebble: Pebble) -> None:
+    """That an earlier revocation is still under way keeps the key in service from no end."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    old, new = left_under_way(site, "a.example", "keyCompromise")
+    answer = site.run("revoke", "a.example", "--reason", "keyCompromise")
+    assert answer.returncode == 0, answer.stderr
+    assert other_than(site, "a.example", new) != old
+    assert (reason(pebble, old), reason(pebble, new)) == (KEY_COMPROMISE, KEY_COMPROMISE)
+
+
+@pytest.mark.parametrize("said", [(), ("--reason", "superseded")])
+def test_the_same_again(make_site: MakeSite, pebble: Pebble, said: tuple[str, ...]) -> None:
+    """Whoever says the same again ends what was begun, and nothing that has come since."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    old, new = left_under_way(site, "a.example", "superseded")
+    answer = site.run("revoke", "a.example", *said)
+    assert answer.returncode == 0, answer.stderr
+    assert "goes on with what was begun before; what has come since stays" in answer.stderr
+    assert (reason(pebble, old), reason(pebble, new)) == (SUPERSEDED, None)
+    assert site.shown("a.example").leaf == new
 
 
 def test_lost_account(make_site: MakeSite, pebble: Pebble) -> None:

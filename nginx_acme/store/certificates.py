@@ -39,7 +39,7 @@ from nginx_acme.store.pending import Pending
 from nginx_acme.store.revocations import Revocations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from nginx_acme.certificate import Bundle
     from nginx_acme.policy.ari import Advice
@@ -242,11 +242,11 @@ class CertificateFolder:
         self._access.demand()
         self._note(key_type, advice={"serial": _serial(bundle), **advice_fields(advice)})
 
-    def begin_revocation(self, bundles: Mapping[str, Bundle], reason: str) -> None:
-        """Keep what is to be revoked, by key type; no order goes on with a key of these."""
+    def begin_revocation(self, bundles: Collection[Bundle], reason: str) -> None:
+        """Keep what is to be revoked; no order goes on with a key of these."""
         self.revocations.begin(bundles, reason)
         key_pem = self.pending.key_pem()
-        if key_pem is not None and any(_is_key_of(bundle, key_pem) for bundle in bundles.values()):
+        if key_pem is not None and any(_is_key_of(bundle, key_pem) for bundle in bundles):
             self.pending.clear()
 
     def _write(self, key_type: str, bundle: Bundle, *, durable: bool) -> None:

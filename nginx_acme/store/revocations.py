@@ -3,7 +3,7 @@
     certificates/LABEL/
       revoked.json                serial numbers, with the reason and when
       revoking/                   a revocation that is under way; there in one rename
-        ecdsa-256.pem             the bundle that is to be revoked, one for each key type
+        SERIAL.pem                each bundle that is to be revoked
         reason.json
 
 The bundle is kept, since it takes its own key to revoke a certificate whose account is lost, and
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.errors import BadBundle
-from nginx_acme.key_types import KEY_TYPES, file_name
 from nginx_acme.store import records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from nginx_acme.certificate import Bundle
@@ -46,53 +45,62 @@ class Revocations:
         """Read again what is revoked."""
         self._revoked = None
 
-    def under_way(self) -> dict[str, Bundle]:
-        """What is still to be revoked, by its key type."""
-        found: dict[str, Bundle] = {}
-        for key_type in KEY_TYPES:
-            data = disk.read(self._bundle_path(key_type))
-            if data is not None and (bundle := _read_bundle(data)) is not None:
-                found[key_type] = bundle
-        return found
+    def under_way(self) -> tuple[Bundle, ...]:
+        """What is still to be revoked."""
+        found = (disk.read(os.path.join(self._path, name)) for name in self._names())
+        return tuple(bundle for data in found if data and (bundle := _read_bundle(data)))
 
     def reason(self) -> str | None:
         """Why it is to be revoked; None where that is lost, and where nothing is."""
         return records.text((records.load(self._reason_path) or {}).get("reason"))
 
-    def begin(self, bundles: Mapping[str, Bundle], reason: str) -> None:
-        """Keep what is to be revoked, by key type, before anything is done about it."""
+    def begin(self, bundles: Iterable[Bundle], reason: str) -> None:
+        """Keep what is to be revoked, these and no others, before anything is done about it."""
         self._access.demand()
+        wanted = {_name(bundle): bundle for bundle in bundles}
+        if self.under_way():
+            self._fill(self._path, wanted, reason)
+            for name in set(self._names()) - wanted.keys():
+                disk.remove(os.path.join(self._path, name))
+            return
         disk.remove_folder(self._path)
         parent = os.path.dirname(self._path)
         folder = disk.new_folder(parent, records.PRIVATE_FOLDER)
-        for key_type, bundle in bundles.items():
-            path = os.path.join(folder, file_name(key_type))
-            disk.replace(path, bundle.pem, mode=records.PRIVATE_FILE, durable=True)
-        records.save(os.path.join(folder, "reason.json"), {"reason": reason}, durable=True)
+        self._fill(folder, wanted, reason)
         disk.rename_folder(folder, self._path)
         disk.sync_folder(parent)
 
-    def finish(self, key_type: str, bundle: Bundle, reason: str, now: datetime) -> None:
-        """Note that what was to be revoked of this key type is."""
+    def _fill(self, folder: str, wanted: Mapping[str, Bundle], reason: str) -> None:
+        for name, bundle in wanted.items():
+            path = os.path.join(folder, name)
+            disk.replace(path, bundle.pem, mode=records.PRIVATE_FILE, durable=True)
+        records.save(os.path.join(folder, "reason.json"), {"reason": reason}, durable=True)
+
+    def finish(self, bundle: Bundle, reason: str, now: datetime) -> None:
+        """Note that one that was to be revoked is."""
         self._access.demand()
         note = {"reason": reason, "at": records.time_text(now)}
         self._revoked = {**self._noted(), f"{bundle.facts.serial:x}": note}
         records.save(self._note_path, self._revoked, durable=True)
-        disk.remove(self._bundle_path(key_type))
+        disk.remove(os.path.join(self._path, _name(bundle)))
         if not self.under_way():
             disk.remove_folder(self._path)
+
+    def _names(self) -> list[str]:
+        return [name for name in disk.names_in(self._path) if name.endswith(".pem")]
 
     def _noted(self) -> Fields:
         if self._revoked is None:
             self._revoked = records.load(self._note_path) or {}
         return self._revoked
 
-    def _bundle_path(self, key_type: str) -> str:
-        return os.path.join(self._path, file_name(key_type))
-
     @property
     def _reason_path(self) -> str:
         return os.path.join(self._path, "reason.json")
+
+
+def _name(bundle: Bundle) -> str:
+    return f"{bundle.facts.serial:x}.pem"
 
 
 def _read_bundle(data: bytes) -> Bundle | None:
