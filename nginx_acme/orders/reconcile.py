@@ -31,6 +31,7 @@ from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from nginx_acme.disk import Lock
     from nginx_acme.orders.ports import Ports
@@ -262,9 +263,7 @@ class _Run:
         )
         for entry, moment in zip(entries, moments, strict=True):
             with self._kept_apart(entry.certificate):
-                for key_type in entry.left:
-                    attempt = entry.folder.attempt(key_type)
-                    entry.folder.record(key_type, replace(attempt, next=moment))
+                self._note_turn(entry, moment)
             if entry.folder.identity in self._force:
                 label = entry.folder.label
                 words = f"it waits for its turn; next attempt {moment:%Y-%m-%d %H:%M:%S} UTC"
@@ -275,6 +274,17 @@ class _Run:
             f"{issuer.name} takes no more orders now: {number} for a turn,"
             f" until {max(moments):%Y-%m-%d %H:%M} UTC at the latest"
         )
+
+    def _note_turn(self, entry: _Entry, moment: datetime) -> None:
+        """Under its lock, and by what is there by then: another process may have got it."""
+        held = self._ports.store.try_lock_certificate(entry.folder)
+        if held is None:
+            return
+        with held:
+            due = self._due(entry.certificate, entry.folder)
+            for key_type in filter(due.__contains__, entry.left):
+                attempt = entry.folder.attempt(key_type)
+                entry.folder.record(key_type, replace(attempt, next=moment))
 
     def _warn_of_wrong_time(self, folder: CertificateFolder, key_type: str) -> None:
         """Say which next attempt is not waited for, since a wrong clock or CA has set it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from nginx_acme.account import make_account
 from nginx_acme.acme.presets import LETSENCRYPT
 from nginx_acme.policy.limits import AT_ONCE, PAUSE, Kind, Limits, Scope
-from nginx_acme.store import Store
+from nginx_acme.store import Identity, Store
 from tests.fake_ca import busy, refused, unreachable
+from tests.store.bundles import issue
 from tests.world import DAY, KEY, MINUTE, NOW, World
 
 if TYPE_CHECKING:
@@ -267,6 +269,47 @@ def test_forced(world: World) -> None:
     asked = len(world.ca.log)
     assert world.run(other, force=True).failed == ["b.example"]
     assert len(world.ca.log) == asked
+
+
+def test_got_by_another_process(letsencrypt: LetsEncrypt) -> None:
+    """What has come meanwhile has no turn to wait for, and nothing that is noted of it is lost."""
+    world = letsencrypt
+    world.leave(orders=1)
+    site, other = world.certificate("a.example"), world.certificate("b.example")
+
+    async def got_elsewhere(proceed: Proceed) -> Reply:
+        store = Store(str(world.root))
+        store.open_for_writing()
+        folder = store.create(Identity(*other.identity), ("b.example",))
+        with store.lock_certificate(folder):
+            bundle = issue(("b.example",), since=world.clock)
+            folder.install(KEY, bundle, world.issuer.directory_url)
+        return await proceed()
+
+    world.ca.misbehave("finalize", got_elsewhere)
+    world.run(site, other)
+    assert world.attempt(other).next is None
+    assert world.folder(other).issued(KEY) is not None
+
+
+def test_another_process_is_at_work(letsencrypt: LetsEncrypt) -> None:
+    """Nothing is noted of the turn of what another process has in its hands."""
+    world = letsencrypt
+    world.leave(orders=1)
+    site, other = world.certificate("a.example"), world.certificate("b.example")
+    with ExitStack() as elsewhere:
+
+        async def taken_elsewhere(proceed: Proceed) -> Reply:
+            store = Store(str(world.root))
+            store.open_for_writing()
+            folder = store.create(Identity(*other.identity), ("b.example",))
+            elsewhere.enter_context(store.lock_certificate(folder))
+            return await proceed()
+
+        world.ca.misbehave("finalize", taken_elsewhere)
+        world.run(site, other)
+    assert world.has(site)
+    assert world.attempt(other).next is None
 
 
 def test_taken_up_without_a_turn(letsencrypt: LetsEncrypt) -> None:
