@@ -236,7 +236,9 @@ def test_stand_ins(make_site: MakeSite, start_pebble: StartPebble) -> None:
     site.configure(site.block("a.example"))
     site.start()
     old = site.shown("a.example").leaf
-    site.configure(site.block("a.example"), site.block("waiting.example a.example"))
+    whole = issuer("whole", ca.directory_url, ca.api_root, "all_names on;")
+    waiting = site.block("waiting.example a.example", "acme whole;")
+    site.configure(site.block("a.example"), waiting, settings=whole)
     assert site.run("-s", "reload").returncode == 0
     eventually(lambda: site.shown("waiting.example").leaf == old)
     answer = site.run("revoke", "a.example")
