@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
     from nginx_acme.work import Work
 
-AT_ONCE = 0.01
-"""Seconds from nginx's pid file to its first workers; on a busy machine they take longer, and then
-the user's files are read once more for nothing."""
+FIRST_WORKERS = 0.1
+"""Seconds from nginx's pid file to its first workers, at most; later ones were told to take over."""
 
 
 def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
@@ -105,7 +104,9 @@ def _was_told_before(home: Home) -> bool:
     except OSError:
         return False
     workers = None if master is None else workers_since(master.pid)
-    return workers is not None and workers > max(begun, since(os.getppid()) or begun) + AT_ONCE
+    return (
+        workers is not None and workers > max(begun, since(os.getppid()) or begun) + FIRST_WORKERS
+    )
 
 
 def _note_workers(home: Home) -> None:

@@ -18,6 +18,7 @@ from nginx_acme.plan import Certificate, Issuer
 from nginx_acme.preflight import Findings
 from nginx_acme.progress import Lines
 from nginx_acme.store import Identity, Store
+from tests import virtual_time
 from tests.acme.applicant import Answers
 from tests.fake_ca import FakeCa
 
@@ -61,7 +62,7 @@ class World:
 
     def run(self, *wanted: Certificate, force: bool = False, seconds: float = 60) -> Outcome:
         """A run of its own, as of a new process."""
-        return asyncio.run(self._run(wanted, seconds, force=force))
+        return virtual_time.run(self._run(wanted, seconds, force=force))
 
     async def _run(
         self, wanted: tuple[Certificate, ...], seconds: float, *, force: bool

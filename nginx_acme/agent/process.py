@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from nginx_acme.log import Log
     from nginx_acme.master import Master
 
-LOOKING, RENEWING = KINDS = frozenset({SURELY, LOOK}), frozenset({STARTED, DUE})
-"""The reasons for the two kinds of turns."""
+RENEWING = frozenset({STARTED, DUE})
+KINDS = (frozenset({SURELY, LOOK}), RENEWING)
+"""The two kinds of turns, by the reasons for them."""
 
 START_WAIT = 60.0
 """Seconds for nginx to write its pid file after it was started."""

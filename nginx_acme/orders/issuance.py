@@ -5,8 +5,8 @@ before its order is made, an order's URL before its challenges are answered, and
 away before the certificate is safe; so a kill at any moment costs at most the one order whose
 answer never reached the disk.
 
-When it is time for a certificate, and what a failure means for the next attempt, is decided in
-`reconcile`. What is said on the wire is `acme`'s business.
+When it is time for a certificate is decided in `reconcile`, what a failure means in `obtaining`.
+What is said on the wire is `acme`'s business.
 """
 
 from __future__ import annotations

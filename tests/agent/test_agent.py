@@ -114,7 +114,7 @@ def test_daemon(make_site: MakeSite, silent: Silent) -> None:
 
 
 def test_says_it_where_nginx_does(make_site: MakeSite, pebble: Pebble) -> None:
-    """In a container, where nginx logs to stderr, so does what is left behind; with its pid."""
+    """In a container, where nginx logs to stderr, so does the agent; with its pid."""
     site = make_site(pebble)
     site.configure(
         site.block("a.example"), settings="acme_start_wait 0;", main="error_log stderr notice;"
