@@ -42,20 +42,20 @@ def renewed(site: Site, name: str) -> None:
 # --- show -----------------------------------------------------------------------------------
 
 
-def test_show(make_site: MakeSite, each_pebble: Pebble) -> None:
+def test_show(make_site: MakeSite, pebble: Pebble) -> None:
     """What is known of an account is shown without a question to the CA; with --ask it is asked."""
-    site = make_site(each_pebble)
+    site = make_site(pebble)
     settings = "acme_contact admin@corp.example; acme_agent off;"
     site.configure(site.block("a.example"), settings=settings)
     answer = site.run("account")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "    account     none yet, it is made with the first order" in answer.stdout
     site.start()
-    asked, known = requests(each_pebble), account(site, each_pebble)
+    asked, known = requests(pebble), account(site, pebble)
     answer = site.run("account", "show", "pebble")
     assert (answer.returncode, answer.stderr) == (0, "")
     for line in (
-        f"pebble  {each_pebble.directory_url}",
+        f"pebble  {pebble.directory_url}",
         f"    account     {known.url}",
         "    key         ecdsa:256",
         f"    thumbprint  {key_of(known).thumbprint}",
@@ -67,7 +67,7 @@ def test_show(make_site: MakeSite, each_pebble: Pebble) -> None:
         "    terms       data:text/plain,Do%20what%20thou%20wilt, agreed to on 2" in answer.stdout
     )
     assert "PRIVATE" not in answer.stdout
-    assert requests(each_pebble) == asked
+    assert requests(pebble) == asked
     answer = site.run("account", "--ask")
     assert "    at the CA   valid, contacts mailto:admin@corp.example\n" in answer.stdout
 
@@ -207,9 +207,9 @@ def test_rollover_while_certificates_are_got(
 # --- contacts -------------------------------------------------------------------------------
 
 
-def test_contacts(make_site: MakeSite, each_pebble: Pebble) -> None:
+def test_contacts(make_site: MakeSite, pebble: Pebble) -> None:
     """Contacts that have changed are told with the next order, or at once by the command."""
-    site = make_site(each_pebble)
+    site = make_site(pebble)
     site.configure(site.block("a.example"), settings="acme_contact a@corp.example;")
     site.start()
     site.configure(site.block("a.example"), settings="acme_contact b@corp.example;")
@@ -250,12 +250,12 @@ def test_contact_that_is_not_taken(make_site: MakeSite, pebble: Pebble) -> None:
 # --- the end --------------------------------------------------------------------------------
 
 
-def test_deactivate(make_site: MakeSite, each_pebble: Pebble) -> None:
+def test_deactivate(make_site: MakeSite, pebble: Pebble) -> None:
     """A closed account is set aside; what is served stays, and a reload makes another account."""
-    site = make_site(each_pebble)
+    site = make_site(pebble)
     site.configure(site.block("a.example"))
     site.start()
-    before = account(site, each_pebble)
+    before = account(site, pebble)
     answer = site.run("account", "deactivate", "--yes")
     assert answer.returncode == 0, answer.stderr
     assert f"account {before.url} is closed" in answer.stderr
@@ -268,7 +268,7 @@ def test_deactivate(make_site: MakeSite, each_pebble: Pebble) -> None:
     assert (answer.returncode, "there is no account at pebble yet" in answer.stderr) == (1, True)
     assert site.run("-s", "reload").returncode == 0
     renewed(site, "a.example")
-    assert account(site, each_pebble).url != before.url
+    assert account(site, pebble).url != before.url
 
 
 def test_deactivated_before(make_site: MakeSite, pebble: Pebble) -> None:

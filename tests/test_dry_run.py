@@ -49,10 +49,10 @@ def kept(site: Site) -> dict[str, bytes]:
     return failures | {str(path): path.read_bytes() for path in pems}
 
 
-def test_rehearsal(make_site: MakeSite, each_pebble: Pebble, start_pebble: StartPebble) -> None:
+def test_rehearsal(make_site: MakeSite, pebble: Pebble, start_pebble: StartPebble) -> None:
     """Certificates are got at the staging CA through nginx, and all is as it was before."""
-    twin = start_pebble(http_port=each_pebble.http_port, nonce_reject=0)
-    site = with_twin(make_site, each_pebble, twin)
+    twin = start_pebble(http_port=pebble.http_port, nonce_reject=0)
+    site = with_twin(make_site, pebble, twin)
     key_types = "acme corp key=ecdsa:256 key=rsa:2048;"
     site.configure(
         site.block("a.example www.a.example", key_types), site.block("b.example", "acme corp;")
@@ -61,14 +61,14 @@ def test_rehearsal(make_site: MakeSite, each_pebble: Pebble, start_pebble: Start
     eventually(lambda: {row["state"] for row in site.status().values()} == {"valid"})
     served = {name: site.shown(name).leaf for name in ("a.example", "b.example")}
     before, certificates = generation(site), kept(site)
-    orders = requests(each_pebble)["POST /order-plz"]
+    orders = requests(pebble)["POST /order-plz"]
     answer = site.run(*REHEARSE)
     assert answer.returncode == 0, answer.stderr
     assert "rehearsal: 3 of 3 certificates were issued" in answer.stderr
     assert "rehearsal at corp-staging: nothing is installed" in answer.stderr
     assert answer.stderr.count("issued by Pebble Intermediate CA") == 3
     assert requests(twin)["POST /certZ"] == 3
-    assert requests(each_pebble)["POST /order-plz"] == orders
+    assert requests(pebble)["POST /order-plz"] == orders
     assert (generation(site), kept(site)) == (before, certificates)
     assert {name: site.shown(name).leaf for name in served} == served
     assert not list(site.state.glob("public/challenges/*/*"))

@@ -89,9 +89,9 @@ def test_all_key_types(make_site: MakeSite, pebble: Pebble) -> None:
 # --- the key is known to others -------------------------------------------------------------
 
 
-def test_compromised_key(make_site: MakeSite, each_pebble: Pebble) -> None:
+def test_compromised_key(make_site: MakeSite, pebble: Pebble) -> None:
     """It is revoked at once, then replaced, and nothing brings it back."""
-    site = make_site(each_pebble)
+    site = make_site(pebble)
     site.configure(site.block("stolen.example"))
     site.start()
     old = site.shown("stolen.example").leaf
@@ -100,7 +100,7 @@ def test_compromised_key(make_site: MakeSite, each_pebble: Pebble) -> None:
     said = answer.stderr.index("is revoked (keyCompromise)")
     assert answer.stderr.index("nginx reloaded for stolen.example") > said
     other_than(site, "stolen.example", old)
-    assert reason(each_pebble, old) == KEY_COMPROMISE
+    assert reason(pebble, old) == KEY_COMPROMISE
     kept = b"".join(path.read_bytes() for path in site.state.rglob("*.pem"))
     assert site.shown("stolen.example").leaf != old
     assert folder_of(site, "stolen.example").previous("ecdsa:256") is None
