@@ -133,6 +133,7 @@ def of_folder(
                 due,
                 attempt.next,
                 now,
+                noted=attempt.at,
                 left_out=left_out,
             ),
             usable=_is_good(bundle, now),

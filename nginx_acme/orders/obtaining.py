@@ -135,7 +135,7 @@ class Obtaining:
             still = tuple(name for name in attempt.blocked if name in findings.blocked)
             if still != attempt.blocked:
                 now, good = self._ports.now(), sorted(set(attempt.blocked) - set(still))
-                folder.record(key_type, replace(attempt, next=now, blocked=still))
+                folder.record(key_type, replace(attempt, next=now, at=now, blocked=still))
                 words = f"nothing speaks against {', '.join(good)} any more"
                 self._ports.log.notice(f"{folder.label}: {words}")
 

@@ -284,14 +284,16 @@ class _Run:
             due = self._due(entry.certificate, entry.folder)
             for key_type in filter(due.__contains__, entry.left):
                 attempt = entry.folder.attempt(key_type)
-                entry.folder.record(key_type, replace(attempt, next=moment))
+                waiting = replace(attempt, next=moment, at=self._ports.now())
+                entry.folder.record(key_type, waiting)
 
     def _warn_of_wrong_time(self, folder: CertificateFolder, key_type: str) -> None:
-        """Say which next attempt is not waited for, since a wrong clock or CA has set it."""
-        moment = folder.attempt(key_type).next
-        if moment is not None and policy.believed(moment, self._ports.now()) is None:
+        """Say which next attempt is not waited for, since a wrong clock or hand has set it."""
+        noted = folder.attempt(key_type)
+        wrong = policy.believed(noted.next, noted.at, self._ports.now()) is None
+        if noted.next is not None and wrong:
             self._ports.log.warn(
-                f"{folder.label}: its next attempt is noted for {moment:%Y-%m-%d}, which can't be"
+                f"{folder.label}: its next attempt is noted for {noted.next:%Y-%m-%d}, which can't be"
                 " right; it is made now"
             )
 
@@ -302,7 +304,7 @@ class _Run:
             return
         for key_type in others:
             own = folder.attempt(key_type)
-            waiting = replace(own, next=first.next, problem=first.problem, blocked=first.blocked)
+            waiting = replace(first, failures=own.failures, in_vain=own.in_vain)
             folder.record(key_type, waiting)
 
     async def _lock(self, folder: CertificateFolder) -> Lock | None:

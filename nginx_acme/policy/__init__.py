@@ -33,8 +33,7 @@ DAILY = timedelta(hours=24)
 HOURLY = timedelta(hours=1)
 JITTER = 0.2
 FARTHEST = timedelta(days=8)
-"""No CA is left alone for longer, whatever it says: a stored time that is later than this from now
-was written by a wrong clock or hand."""
+"""No CA is left alone for longer, whatever it says."""
 _NOT_OF_A_NAME = frozenset({"rateLimited", "serverInternal"})
 _OF_NAMES = frozenset({"rejectedIdentifier", "unsupportedIdentifier", "caa", "dns", "malformed"})
 """What an order or its CSR is refused with for the names that the CA's words name."""
@@ -133,6 +132,7 @@ def decide(
     next_attempt: datetime | None,
     now: datetime,
     *,
+    noted: datetime | None = None,
     left_out: Sequence[str] = (),
 ) -> Decision:
     """What to do about one certificate.
@@ -142,6 +142,7 @@ def decide(
         due: when that is to be renewed (`when_due`).
         next_attempt: not before this time, after failures; None without.
         now: the wall clock, aware.
+        noted: when `next_attempt` was written (`believed`).
         left_out: names that it should have and hasn't. It is asked for with them again and again,
             also while it is not due.
     """
@@ -151,7 +152,7 @@ def decide(
         reason = f"it is without {', '.join(left_out)}"
     else:
         return Keep(due.moment)
-    blocked = believed(next_attempt, now)
+    blocked = believed(next_attempt, noted, now)
     if blocked is not None and now < blocked:
         return Wait(blocked, reason)
     return Renew(reason)
@@ -241,9 +242,21 @@ def may_leave_out(
     return gains or now >= due
 
 
-def believed(stored: datetime | None, now: datetime) -> datetime | None:
-    """A time from disk, None where it can't be right (`FARTHEST`)."""
-    return None if stored is None or stored > now + FARTHEST else stored
+def believed(stored: datetime | None, noted: datetime | None, now: datetime) -> datetime | None:
+    """A time from disk until which nobody is asked, None where a wrong clock or hand wrote it.
+
+    By itself a time some days ahead can be right, and for a certificate of six days that is its
+    whole life. So what counts is when it was noted: not later than now, but for an hour.
+
+    Args:
+        stored: the time; more than `FARTHEST` after `noted` it is nobody's.
+        noted: when it was written, by the clock of then; None where that isn't known.
+        now: the wall clock.
+    """
+    begin = now if noted is None else noted
+    if stored is None or begin > now + HOURLY or stored > begin + FARTHEST:
+        return None
+    return stored
 
 
 def heeded(retry_after: datetime | None, now: datetime) -> datetime | None:

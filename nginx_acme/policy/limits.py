@@ -85,7 +85,7 @@ class Stop:
     """Nobody whom it concerns asks before `until`.
 
     `said`: the CA named the time. `failures`: how often in a row. `renewals`: one was refused that
-    counts for no limit by `presets.Rates`, so these have to wait, too.
+    counts for no limit by `presets.Rates`, so these have to wait, too. `at`: when it was made.
     """
 
     until: datetime
@@ -93,6 +93,7 @@ class Stop:
     said: bool = False
     failures: int = 1
     renewals: bool = False
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ class Limits:
         until = said or now
         if until <= now:
             said, until = None, _own_time(scope.kind, error, failures, now, dice)
-        stop = Stop(until, str(error), said is not None, failures)
+        stop = Stop(until, str(error), said is not None, failures, at=now)
         return replace(
             max(before, stop, key=lambda each: each.until), renewals=ask.free or before.renewals
         )
@@ -287,23 +288,21 @@ class Limits:
     # As it comes from disk
 
     def believable(self, rates: Rates | None, now: datetime) -> tuple[Limits, bool]:
-        """What of it can still matter, and whether all of it can be true.
-
-        A time later than `FARTHEST` from now was written by a wrong clock or hand.
-        """
-        times = (*(stop.until for stop in self.stops.values()), *self.full.values())
+        """What of it can still matter, and whether all of it can be true (`believed`)."""
+        times = [(stop.until, stop.at) for stop in self.stops.values()]
+        times.extend((moment, None) for moment in self.full.values())
         stops = {
             scope: stop
             for scope, stop in self.stops.items()
-            if believed(stop.until, now) and stop.until + FARTHEST > now
+            if believed(stop.until, stop.at, now) and stop.until + FARTHEST > now
         }
         full = {
             key: min(moment, _latest(key, bucket, stops, now))
             for key, moment in self.full.items()
-            if moment > now and believed(moment, now) and (bucket := _bucket(key, rates))
+            if moment > now and believed(moment, None, now) and (bucket := _bucket(key, rates))
         }
         failed = _all_lately(self.failed, now)
-        return Limits(stops, full, failed), all(believed(each, now) for each in times)
+        return Limits(stops, full, failed), all(believed(*each, now) for each in times)
 
 
 def _own_time(kind: Kind, error: AcmeError, failures: int, now: datetime, dice: float) -> datetime:

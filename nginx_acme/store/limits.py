@@ -73,6 +73,7 @@ def _stop(fields: Fields) -> tuple[Scope, Stop] | None:
         said=fields.get("said") is True,
         failures=records.count(fields.get("failures")),
         renewals=fields.get("renewals") is True,
+        at=records.time(fields.get("at")),
     )
     return Scope(Kind(kind), records.text(fields.get("name")) or ""), stop
 
@@ -88,6 +89,7 @@ def _fields(limits: Limits) -> Fields:
                 "said": stop.said,
                 "failures": stop.failures,
                 "renewals": stop.renewals,
+                "at": records.time_text(stop.at),
             }
             for scope, stop in sorted(limits.stops.items())
         ],

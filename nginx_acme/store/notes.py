@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Attempt:
     """How trying went since the last success, for one key type; `problem` in the CA's words.
 
+    `next` is when it may be asked for again, and `at` when that was noted, by which it is believed.
     A certificate without some of its names is no success: the attempts go on. `blocked` are the
     names that the preflight held the last one back for, and `in_vain` is how many certificates in
     a row were due when they came.

@@ -19,7 +19,7 @@ from tests.world import DAY, KEY, MINUTE, NOW, World
 if TYPE_CHECKING:
     from nginx_acme.orders.ports import Ports
     from nginx_acme.store import Store
-    from tests.fake_ca import Proceed, Reply
+    from tests.fake_ca import Fault, Proceed, Reply
 
 
 @pytest.fixture
@@ -100,6 +100,26 @@ def test_next_attempt_in_years(world: World) -> None:
     world.run(site)
     assert world.has(site)
     assert world.heard("[warn] a.example: its next attempt is noted for 2028-04-04, which can't be")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(busy(), id="it stops all that is asked of the CA"),
+        pytest.param(refused(500, "serverInternal"), id="it stops the certificate"),
+    ],
+)
+def test_next_attempt_in_days(world: World, fault: Fault) -> None:
+    """A run by a clock that is days ahead, and that fails, costs no short certificate its renewal."""
+    site = world.certificate("a.example", profile="shortlived")
+    world.run(site)
+    world.clock += timedelta(hours=81)
+    world.ca.misbehave("newOrder", fault)
+    world.behind, world.clock = 5 * DAY, world.clock + 5 * DAY
+    assert world.run(site).failed
+    world.behind, world.clock = timedelta(0), world.clock - 5 * DAY
+    world.run(site)
+    assert len(world.ca.issued) == 2
 
 
 # --- key types ------------------------------------------------------------------------------

@@ -255,7 +255,9 @@ def test_at_once() -> None:
     limits = Limits()
     for seconds in (30, 90, 60):
         limits = refused(limits, limited("orders", seconds))
-    assert limits.stops[ORDERS] == Stop(NOW + 90 * SECOND, "orders (rateLimited)", said=True)
+    assert limits.stops[ORDERS] == Stop(
+        NOW + 90 * SECOND, "orders (rateLimited)", said=True, at=NOW
+    )
 
 
 def test_success() -> None:
@@ -439,6 +441,7 @@ def test_believable() -> None:
     assert refused(Limits(), refusal).believable(RATES, NOW)[1]
     for wrong in (
         replace(kept, stops={CA: good, ORDERS: replace(good, until=NOW + 9 * DAY)}),
+        replace(kept, stops={CA: good, ORDERS: replace(good, at=NOW + 2 * HOUR)}),
         replace(kept, full={"": NOW + HOUR, "a.example": NOW + 9 * DAY}),
     ):
         assert wrong.believable(RATES, NOW) == (kept, False)

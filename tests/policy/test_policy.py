@@ -17,6 +17,7 @@ from nginx_acme.policy import (
     Renew,
     Wait,
     Word,
+    believed,
     decide,
     may_leave_out,
     renewal_time,
@@ -157,6 +158,25 @@ def test_decide(one: Life | None, next_attempt: datetime | None, expected: polic
     """A right certificate is kept until it is due; nothing is asked before its next attempt."""
     due = when_due(one) if one else None
     assert decide(one, due, next_attempt, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "noted", "expected"),
+    [
+        pytest.param(None, NOW, False, id="none"),
+        pytest.param(NOW + 8 * DAY, NOW, True, id="the longest"),
+        pytest.param(NOW + 8 * DAY + MINUTE, NOW, False, id="longer"),
+        pytest.param(NOW + DAY, NOW - 8 * DAY, False, id="longer, and long ago"),
+        pytest.param(NOW + 8 * DAY, NOW + HOUR, True, id="the clock was set back an hour"),
+        pytest.param(NOW + 2 * HOUR, NOW + HOUR + MINUTE, False, id="more than that"),
+        pytest.param(NOW + 5 * DAY, NOW + 5 * DAY - MINUTE, False, id="five days ahead"),
+        pytest.param(NOW + 8 * DAY, None, True, id="nobody knows when"),
+        pytest.param(NOW + 9 * DAY, None, False, id="nobody knows when, but too late"),
+    ],
+)
+def test_believed(stored: datetime | None, noted: datetime | None, expected: bool) -> None:  # noqa: FBT001
+    """What a clock that was ahead has put off is not waited for."""
+    assert believed(stored, noted, NOW) == (stored if expected else None)
 
 
 def test_decide_as_advised() -> None:

@@ -26,7 +26,7 @@ HOUR = timedelta(hours=1)
 LIMITS = Limits(
     stops={
         Scope(Kind.CA): Stop(NOW + HOUR, "Connection refused", failures=3),
-        Scope(Kind.BELOW, "example.com"): Stop(NOW, "too many", said=True, renewals=True),
+        Scope(Kind.BELOW, "example.com"): Stop(NOW, "too many", said=True, renewals=True, at=NOW),
     },
     full={"": NOW + HOUR, "example.com": NOW},
     failed={"www.example.com": (NOW - HOUR, NOW)},
