@@ -82,6 +82,10 @@ class Unfinished(AcmeError):
         self.retry_after = retry_after
 
 
+class Gone(AcmeError):
+    """The order is valid, and the CA has no certificate for it."""
+
+
 class Solver(Protocol):
     """Makes challenges answerable; one type of challenge, any number of tokens at once."""
 
@@ -134,6 +138,7 @@ async def complete(
         OrderFailed: the order is invalid; no authorization is undecided that could still be used
         NotOffered: the solver's type of challenge can't be had for a name
         Unfinished: the CA takes too long
+        Gone: there is nothing to download, also after `LAG_DELAYS`
         Problem: the CA refused a request
         UnexpectedAnswer, Unreachable: as `Client` says; the order may be taken up again
     """
@@ -273,7 +278,12 @@ class _Run:
     async def _download(self, order: Order) -> bytes:
         if order.certificate is None:
             raise UnexpectedAnswer("the order is valid, and there is no certificate")
-        return (await self._read(self._client.download, order.certificate)).pem
+        try:
+            return (await self._read(self._client.download, order.certificate)).pem
+        except Problem as problem:
+            if problem.status not in _GONE:
+                raise
+            raise Gone(f"the CA has no certificate for its order: {problem}") from problem
 
     async def _settled(self, order: Order) -> list[Authorization]:
         """The authorizations of a failed order, when those that the CA looks at are decided.

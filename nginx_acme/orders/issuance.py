@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from nginx_acme.acme.order import abandon, complete
+from nginx_acme.acme.order import Gone, abandon, complete
 from nginx_acme.acme.resources import Identifier, OrderStatus, certificate_id
 from nginx_acme.certificate import csr, fingerprint, key_type_of, make_bundle, new_key
 from nginx_acme.errors import BadBundle, OrderFailed, Problem, UnexpectedAnswer
@@ -166,11 +166,10 @@ class Session:
         pending = wanted.folder.pending
         if _is_spent(wanted.folder):
             pending.clear()
-        found = await self._taken_up(wanted)
-        if found is None:
+        left = await self._taken_up(wanted)
+        if left is None:
             await self._make_key(wanted)
-            found = await self._order(wanted, ordering)
-        wanted, order = found
+        wanted, order = left or await self._order(wanted, ordering)
         key_pem = pending.key_pem()
         if key_pem is None:
             raise UnexpectedAnswer("the key of the order is gone")
@@ -186,29 +185,37 @@ class Session:
         except OrderFailed:
             pending.clear()
             raise
+        except Gone:
+            # A replica may be behind the order that was just made; the next run asks once more.
+            if left is not None:
+                pending.clear()
+            raise
         except BadBundle as stranger:
             # The CA may give one order to two who ask for the same; this one was not ours.
             pending.clear()
             raise UnexpectedAnswer(
                 f"not the certificate that was ordered: {stranger}"
             ) from stranger
-        self._must_be_alive(bundle)
+        self._must_be_alive(wanted, bundle)
         await to_the_end(lambda: self._keep(wanted, bundle))
         return bundle
 
-    def _must_be_alive(self, bundle: Bundle) -> None:
+    def _must_be_alive(self, wanted: Wanted, bundle: Bundle) -> None:
         """Raise UnexpectedAnswer for a certificate that is expired already.
 
         Its order stays: with the clock put right it may be as good as any. Put in place it would
-        be due at once, and the next one, too, and so on to the CA's limits.
+        be due at once, and the next one, too, and so on to the CA's limits. By the CA's clock, too,
+        it is over for good: whoever ordered it was stopped, and came back too late.
         """
         end, there = bundle.facts.not_after, self.client.date
-        if end <= self.now():
-            clock = f"; the CA's clock says {there:%Y-%m-%d %H:%M:%S} UTC" if there else ""
-            raise UnexpectedAnswer(
-                f"the certificate that was issued expired on {end:%Y-%m-%d %H:%M:%S} UTC,"
-                f" is the clock right?{clock}"
-            )
+        if end > self.now():
+            return
+        words = f"the certificate that was issued expired on {end:%Y-%m-%d %H:%M:%S} UTC"
+        if there is not None and end <= there:
+            wanted.folder.pending.clear()
+            raise UnexpectedAnswer(f"{words}; its order is given up")
+        clock = f"; the CA's clock says {there:%Y-%m-%d %H:%M:%S} UTC" if there else ""
+        raise UnexpectedAnswer(f"{words}, is the clock right?{clock}")
 
     def _keep(self, wanted: Wanted, bundle: Bundle) -> None:
         folder, key_type = wanted.folder, wanted.key_type

@@ -18,6 +18,7 @@ from nginx_acme.acme.order import (
     POLL_DELAYS,
     SETTLE_DELAYS,
     SHORTEST_PAUSE,
+    Gone,
     NotOffered,
     Unfinished,
     abandon,
@@ -568,6 +569,24 @@ def test_valid_without_certificate() -> None:
             order = await client.new_order(identifiers(NAME))
             with pytest.raises(UnexpectedAnswer, match="there is no certificate"):
                 await scene.complete(client, replace(order, status=OrderStatus.VALID))
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"),
+    [pytest.param(404, 5, id="a replica may be behind"), pytest.param(410, 1, id="for good")],
+)
+def test_valid_and_gone(status: int, asked: int) -> None:
+    """A finished order without its certificate is told apart from a refusal."""
+
+    async def scenario() -> None:
+        scene = Scene()
+        async with scene.client() as client:
+            scene.ca.misbehave("certificate", refused(status, "malformed"), times=-1)
+            with pytest.raises(Gone, match="no certificate for its order"):
+                await scene.issue(client)
+        assert scene.ca.count["certificate"] == asked
 
     virtual_time.run(scenario())
 

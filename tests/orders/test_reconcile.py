@@ -164,6 +164,49 @@ def test_expired_on_arrival(world: World) -> None:
     assert world.ca.count["newOrder"] == 1
 
 
+def test_expired_since_then(world: World) -> None:
+    """Who comes back to a finished order after its certificate's end gives it up for another one."""
+    site = world.certificate("a.example")
+    world.ca.misbehave("certificate", refused(403, "unauthorized"))
+    world.run(site)
+    assert len(world.ca.issued) == 1
+    world.clock += 91 * DAY
+    world.run(site)
+    assert not world.has(site)
+    assert "its order is given up" in (world.attempt(site).problem or "")
+    world.clock += 10 * MINUTE
+    world.run(site)
+    assert world.has(site)
+    assert world.ca.count["newOrder"] == 2
+
+
+def test_nothing_to_download(world: World) -> None:
+    """A finished order whose certificate the CA hasn't got in the next run either is given up."""
+    site = world.certificate("a.example")
+    world.ca.misbehave("certificate", refused(410, "malformed"), times=2)
+    world.run(site)
+    world.clock += MINUTE
+    world.run(site)
+    assert "the CA has no certificate for its order" in (world.attempt(site).problem or "")
+    assert world.ca.count["newOrder"] == 1
+    world.clock += 10 * MINUTE
+    world.run(site)
+    assert world.has(site)
+    assert world.ca.count["newOrder"] == 2
+
+
+def test_late_to_download(world: World) -> None:
+    """One whose certificate is only late is finished by the next run, with no second order."""
+    site = world.certificate("a.example")
+    world.ca.misbehave("certificate", refused(410, "malformed"))
+    world.run(site)
+    assert not world.has(site)
+    world.clock += MINUTE
+    world.run(site)
+    assert world.has(site)
+    assert world.ca.count["newOrder"] == 1
+
+
 def test_no_clock(world: World) -> None:
     """Nobody is asked before the clock is set."""
     world.clock = datetime(1970, 1, 1, tzinfo=UTC)
