@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
     from nginx_acme.work import Work
 
-FIRST_WORKERS = 0.1
+FIRST_WORKERS = 0.03
 """Seconds from nginx's pid file to its first workers, at most; later ones were told to take over."""
 
 

@@ -76,6 +76,7 @@ def test_copied_certificate_that_is_due(
     site.configure(site.block(" ".join(NAMES)))
     site.start()
     eventually(lambda: serial(site) != bundle.facts.serial, "the renewal")
+    site.quiet()
     assert site.verified(NAMES[0]).status == 200
     assert not (site.state / "certificates" / NAMES[0] / "ecdsa-256.pem.damaged").exists()
 
