@@ -24,14 +24,6 @@ URL = "https://ca.example/account/1"
 KEY, OTHER_KEY = new_key("ecdsa:256"), new_key("rsa:2048")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store, open for writing."""
-    made = Store(str(tmp_path / "state"))
-    made.open_for_writing()
-    return made
-
-
 def again(store: Store) -> Store:
     """The same, as the next process sees it."""
     return Store(store.root)

@@ -19,14 +19,6 @@ FAMILY = family_name(CONF, PREFIX)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store, open for writing."""
-    made = Store(str(tmp_path / "state"))
-    made.open_for_writing()
-    return made
-
-
-@pytest.fixture
 def instance(store: Store) -> Instance:
     """One nginx."""
     return store.instance(CONF, PREFIX, HOST)

@@ -34,12 +34,10 @@ LIMITS = Limits(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store, open for writing."""
-    made = Store(str(tmp_path / "state"))
-    made.open_for_writing()
-    made.create_account("letsencrypt", CA, KEY, NOW)
-    return made
+def store(store: Store) -> Store:
+    """One with an account."""
+    store.create_account("letsencrypt", CA, KEY, NOW)
+    return store
 
 
 def kept(store: Store) -> KeptLimits:

@@ -34,14 +34,6 @@ ORDER = PendingOrder(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store, open for writing."""
-    made = Store(str(tmp_path / "state"))
-    made.open_for_writing()
-    return made
-
-
-@pytest.fixture
 def pending(store: Store) -> Pending:
     """The place of a certificate's order; there is none yet."""
     identity = Identity(ORDER.directory_url, frozenset({"example.com"}), None)

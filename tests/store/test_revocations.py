@@ -23,14 +23,6 @@ KEY_TYPE = "ecdsa:256"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store, open for writing."""
-    made = Store(str(tmp_path / "state"))
-    made.open_for_writing()
-    return made
-
-
-@pytest.fixture
 def folder(store: Store) -> CertificateFolder:
     """The folder of a certificate with one key type."""
     made = store.create(IDENTITY, NAMES)
