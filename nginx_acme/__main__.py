@@ -22,8 +22,7 @@ def _exit_code(log: Log) -> int:
     try:
         return main(sys.argv[1:], os.environ, sys.argv[0], log)
     except NginxRejected as rejected:
-        for line in rejected.lines:
-            log.relay(line)
+        log.relay(*rejected.lines)
         return rejected.exit_code
     except NginxAcmeError as error:
         log.emerg(str(error))

@@ -28,7 +28,13 @@ from nginx_acme.places import borrow
 from nginx_acme.process import check
 from nginx_acme.publish import publish
 from nginx_acme.reload import RELOAD_WAIT, was_reloaded
-from nginx_acme.running import as_started, current_work, started_at, test_current
+from nginx_acme.running import (
+    as_started,
+    needed_work,
+    running_master,
+    started_at,
+    test_current,
+)
 from nginx_acme.sockets import listening
 from nginx_acme.standing import missing
 from nginx_acme.store import Store
@@ -211,9 +217,8 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
     Raises:
         NginxAcmeError: a mistake in the configuration, or nginx refuses it; the running one stays.
     """
-    work = current_work(home)
-    master = None if work is None else find_master(work.pid_file)
-    if work is None or master is None or not master.uses(home.generated_main):
+    work, master = needed_work(home), running_master(home)
+    if master is None:
         return TakenUp(new=False, again=False)
     with home.runtime.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload of ours
         if not surely and not _was_told(home, work, master):

@@ -83,12 +83,16 @@ class Log:
         """Nginx can't start, or can't be reloaded, because of this."""
         self._tell("emerg", message)
 
-    def relay(self, line: str) -> None:
-        """Pass on a line that nginx wrote to a stderr of its own, such as `nginx: [emerg] …`.
+    def relay(self, *lines: str) -> None:
+        """Pass on lines that nginx wrote to a stderr of its own, such as `nginx: [emerg] …`.
 
-        The stream gets the line as it is; the error log gets its message, as nginx's own would.
+        The stream gets a line as it is; the error log gets its message, as nginx's own would.
         What has no level (`nginx: configuration file … test failed`) is not for the log.
         """
+        for line in lines:
+            self._relay(line)
+
+    def _relay(self, line: str) -> None:
         level, bracket, message = line.removeprefix(_RELAYED).partition("] ")
         logged = line.startswith(_RELAYED) and bracket and level in LEVELS
         if logged and level not in self._told:

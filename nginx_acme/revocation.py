@@ -143,8 +143,7 @@ class Revocation:
         try:
             outcome = Renewal(self._home, self._log).once(force)
         except NginxRejected as rejected:
-            for line in rejected.lines:
-                self._log.relay(line)
+            self._log.relay(*rejected.lines)
             return False
         except NginxAcmeError as error:
             self._log.error(str(error))

@@ -19,9 +19,9 @@ from nginx_acme.control import take_up
 from nginx_acme.errors import NginxAcmeError, NginxRejected
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
-from nginx_acme.master import find_master, since, worker_marks, workers_since
+from nginx_acme.master import since, worker_marks, workers_since
 from nginx_acme.process import error_log_path
-from nginx_acme.running import find_home, needed_work
+from nginx_acme.running import find_home, needed_work, running_master
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
@@ -61,8 +61,7 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
             said["next"] = _renew(home, log)
         said.update(_facts(needed_work(home)))
     except NginxRejected as rejected:
-        for line in rejected.lines:
-            log.relay(line)
+        log.relay(*rejected.lines)
         said["fault"] = True
     except NginxAcmeError as error:
         log.error(str(error))
@@ -85,8 +84,7 @@ def _taken_up(home: Home, log: Log, *, surely: bool) -> dict[str, bool]:
     try:
         return take_up(home, surely=surely)._asdict()
     except NginxRejected as rejected:
-        for line in rejected.lines:
-            log.relay(line)
+        log.relay(*rejected.lines)
     except NginxAcmeError as error:
         log.emerg(str(error))
     return {}
@@ -97,10 +95,9 @@ def _was_told_before(home: Home) -> bool:
 
     Then it has other workers than those that it has started with, and than the agent has found.
     """
-    work = needed_work(home)
-    master = find_master(work.pid_file)
+    master = running_master(home)
     try:
-        begun = os.stat(work.pid_file).st_mtime
+        begun = os.stat(needed_work(home).pid_file).st_mtime
     except OSError:
         return False
     workers = None if master is None else workers_since(master.pid)
@@ -111,7 +108,7 @@ def _was_told_before(home: Home) -> bool:
 
 def _note_workers(home: Home) -> None:
     """What happened before there was an agent to see it is not asked about."""
-    master = find_master(needed_work(home).pid_file)
+    master = running_master(home)
     if master is not None:
         home.instance.note_workers(worker_marks(master.pid))
 

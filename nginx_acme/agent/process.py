@@ -149,13 +149,14 @@ class Agent:
             for kind in KINDS:
                 if self._why & kind and kind not in turns:
                     self._begin_turn(kind, turns)
-            self._why |= alarms.wait(
+            woken = alarms.wait(
                 self._next if RENEWING not in turns else None,
                 {turn.descriptor: turn.end for turn in turns.values()},
             )
-            if DUE in self._why:
-                self._why |= self._again
+            if DUE in woken:
+                woken |= self._again
                 self._again.clear()
+            self._why |= woken
             for kind, turn in tuple(turns.items()):
                 if turn.is_over():
                     del turns[kind]

@@ -18,8 +18,7 @@ from nginx_acme.beside import start_agent
 from nginx_acme.commands import parser_for
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.identifiers import NotCertifiable, name_of
-from nginx_acme.master import find_master
-from nginx_acme.running import find_home, needed_work, why_silent
+from nginx_acme.running import find_home, needed_work, running_master, why_silent
 from nginx_acme.store import Identity
 from nginx_acme.turn import turn
 
@@ -91,9 +90,8 @@ def _rehearse(home: Home, only: frozenset[Identity]) -> bool:
 
 def _bring_back_agent(home: Home) -> None:
     """Start the agent of an nginx that has lost it: whoever calls us is the one who sees that."""
-    work = needed_work(home)
-    master = find_master(work.pid_file)
-    if master is None or not master.uses(home.generated_main) or not work.agent:
+    work, master = needed_work(home), running_master(home)
+    if master is None or not work.agent:
         return
     if disk.held_by(home.instance.agent_lock) is None:
         home.launch.log.notice("the agent was gone, it is started again")
