@@ -142,6 +142,10 @@ class Site(NginxServer):
         assert self.ca is not None
         return fetch(port or self.tls, name, self.ca.issuer_root(), host=host)
 
+    def issued(self, name: str) -> bool:
+        """Whether a certificate of pebble's is served for a name, and no temporary one."""
+        return "Pebble" in self.shown(name).leaf.issuer.rfc4514_string()
+
     def output(self) -> str:
         """All that it has written to the terminal, of all starts."""
         log = self.folder / "logs" / "output.log"

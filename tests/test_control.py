@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     MakeSite = Callable[..., Site]
 
 
-def verified(site: Site, name: str) -> bool:
-    """Whether nginx serves a certificate of the CA's for a name."""
-    return "Pebble" in site.shown(name).leaf.issuer.rfc4514_string()
-
-
 # --- reload ---------------------------------------------------------------------------------
 
 
@@ -37,7 +32,7 @@ def test_reload(make_site: MakeSite, pebble: Pebble) -> None:
     site.configure(site.block("first.example"), site.block("second.example"))
     answer = site.run("-s", "reload")
     assert answer.returncode == 0, answer.stderr
-    eventually(lambda: verified(site, "second.example"))
+    eventually(lambda: site.issued("second.example"))
     site.quiet()
     assert site.verified("second.example").body == b"second.example"
     assert site.verified("first.example").leaf == first
@@ -84,7 +79,7 @@ def test_reload_broken(make_site: MakeSite, pebble: Pebble, text: str, message: 
     assert message.format(conf=site.conf) in answer.stderr
     assert os.readlink(site.instance / "generated") == generated
     assert site.workers() == workers
-    assert verified(site, "safe.example")
+    assert site.issued("safe.example")
 
 
 def test_reload_refused(make_site: MakeSite, pebble: Pebble) -> None:
@@ -99,7 +94,7 @@ def test_reload_refused(make_site: MakeSite, pebble: Pebble) -> None:
     assert "did not take the new configuration" in answer.stderr
     assert f"bind() to {LOCALHOST}:{_busy(site)} failed" in answer.stderr
     assert os.readlink(site.instance / "generated") == generated
-    assert verified(site, "kept.example")
+    assert site.issued("kept.example")
 
 
 def _busy(site: Site) -> int:
@@ -150,7 +145,7 @@ def test_reload_elsewhere(make_site: MakeSite, pebble: Pebble) -> None:
     answer = site.run("-s", "reload")
     assert answer.returncode == 0, answer.stderr
     assert f'"{site.folder}/elsewhere" is used after the next restart' in answer.stderr
-    eventually(lambda: verified(site, "new.example"))
+    eventually(lambda: site.issued("new.example"))
     assert not (site.folder / "elsewhere").exists()
     leaf = site.shown("new.example").leaf
     answer = site.run("renew", "--force", "new.example")

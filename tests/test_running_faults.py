@@ -197,6 +197,8 @@ def test_emptied(make_site: MakeSite, start_pebble: StartPebble) -> None:
     reloaded = site.run("-s", "reload")
     assert reloaded.returncode == 0, reloaded.stderr
     eventually(lambda: site.one_status()["state"] == "valid")
+    # What is served from the reload on until then is the temporary one.
+    eventually(lambda: site.issued("a.example"))
     eventually(lambda: site.verified("a.example").leaf != leaf)
     eventually(lambda: len(site.agents()) == 1, "the end of the first agent")
     assert site.error_log().count("is gone, and so is the agent, until nginx is reloaded") == 1

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     StartPebble = Callable[..., Pebble]
 
 
-def is_real(site: Site, name: str) -> bool:
-    """Whether nginx serves a certificate of pebble's."""
-    return "Pebble" in site.shown(name).leaf.issuer.rfc4514_string()
-
-
 def test_one_for_all(make_site: MakeSite, start_pebble: StartPebble) -> None:
     """It stays as long as something is missing, sees what a reload brings, and is the only one."""
     ca = start_pebble()
@@ -46,8 +41,8 @@ def test_one_for_all(make_site: MakeSite, start_pebble: StartPebble) -> None:
     forgive(site, "a.example")
     site.configure(site.block("a.example"), site.block("b.example"))
     assert site.run("-s", "reload").returncode == 0
-    eventually(partial(is_real, site, "b.example"))
-    eventually(partial(is_real, site, "a.example"))
+    eventually(partial(site.issued, "b.example"))
+    eventually(partial(site.issued, "a.example"))
     assert site.quiet() == left
 
 
@@ -90,7 +85,7 @@ def test_not_held_up(make_site: MakeSite, pebble: Pebble, silent: Silent) -> Non
     slow = site.block("slow.example", "acme elsewhere;")
     site.configure(site.block("quick.example"), slow, settings=declared)
     site.start()
-    eventually(partial(is_real, site, "quick.example"))
+    eventually(partial(site.issued, "quick.example"))
     assert site.status()["slow.example ecdsa:256"]["problem"] is None
 
 
@@ -120,7 +115,7 @@ def test_says_it_where_nginx_does(make_site: MakeSite, pebble: Pebble) -> None:
         site.block("a.example"), settings="acme_start_wait 0;", main="error_log stderr notice;"
     )
     site.start()
-    eventually(partial(is_real, site, "a.example"))
+    eventually(partial(site.issued, "a.example"))
     line = re.compile(
         r"^\d{4}/\d\d/\d\d \S+ \[notice\] \d+#0: nginx reloaded for a.example$", re.MULTILINE
     )
@@ -132,7 +127,7 @@ def test_log_file(make_site: MakeSite, pebble: Pebble) -> None:
     site = make_site(pebble)
     site.configure(site.block("a.example"), settings="acme_start_wait 0;")
     site.start()
-    eventually(partial(is_real, site, "a.example"))
+    eventually(partial(site.issued, "a.example"))
     eventually(lambda: "#0: nginx reloaded for a.example" in site.error_log())
     assert "reloaded" not in site.output()
 
