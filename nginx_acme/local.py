@@ -49,7 +49,7 @@ from nginx_acme.certificate import (
 from nginx_acme.errors import BadBundle, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
     from typing import Self
 
@@ -251,14 +251,29 @@ def _name_for(kind: str, public_key: PublicKey) -> x509.Name:
 
 
 def _constraints(names: Iterable[str]) -> x509.NameConstraints:
-    hosts = dict.fromkeys(x509.DNSName(name) for name in SPECIAL_NAMES)
-    networks = dict.fromkeys(x509.IPAddress(ipaddress.ip_network(n)) for n in PRIVATE_NETWORKS)
-    for name in general_names(names):
-        if isinstance(name, x509.IPAddress):
-            networks[x509.IPAddress(ipaddress.ip_network(name.value))] = None
-        else:
-            hosts[x509.DNSName(name.value.removeprefix("*."))] = None
-    return x509.NameConstraints([*hosts, *networks], excluded_subtrees=None)
+    """Special-use names, private networks, and of `names` what is below none of them.
+
+    Nothing twice, since every chain that is served carries all of it.
+    """
+    hosts = dict.fromkeys(SPECIAL_NAMES)
+    networks = dict.fromkeys(map(ipaddress.ip_network, PRIVATE_NETWORKS))
+    wanted = general_names(names)
+    plain = (one.value.removeprefix("*.") for one in wanted if isinstance(one, x509.DNSName))
+    for host in sorted(plain, key=lambda host: host.count(".")):
+        if not any(above in hosts for above in _and_above(host)):
+            hosts[host] = None
+    for one in wanted:
+        if isinstance(one, x509.IPAddress) and not any(one.value in other for other in networks):
+            networks[ipaddress.ip_network(one.value)] = None
+    trees = (*map(x509.DNSName, hosts), *map(x509.IPAddress, networks))
+    return x509.NameConstraints(trees, excluded_subtrees=None)
+
+
+def _and_above(host: str) -> Iterator[str]:
+    """A name, and each that it is below."""
+    while host:
+        yield host
+        host = host.partition(".")[2]
 
 
 def _constraints_of(certificate: x509.Certificate) -> x509.NameConstraints:

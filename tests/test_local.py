@@ -115,6 +115,18 @@ def test_names_of_the_configuration_are_permitted(tmp_path: Path, folder: Path) 
         handshake(tmp_path, issued(authority, name), authority.root_pem, name)
 
 
+def test_no_name_is_permitted_twice(folder: Path) -> None:
+    """What is below a permitted name or network takes no room: each chain carries all of it."""
+    below = ("a.test", "b.localhost", "10.1.2.3", "fd00::1", "www.example.com", "*.example.com")
+    authority = opened(folder, *below, "example.com", "myexample.com", "203.0.113.7")
+    trees = extension(authority.root, x509.NameConstraints).permitted_subtrees or []
+    names = [one.value for one in trees if isinstance(one, x509.DNSName)]
+    networks = [str(one.value) for one in trees if isinstance(one, x509.IPAddress)]
+    assert names == [*local.SPECIAL_NAMES, "example.com", "myexample.com"]
+    assert networks == [*local.PRIVATE_NETWORKS, "203.0.113.7/32"]
+    assert all(map(authority.permits, below))
+
+
 def test_another_root_is_not_trusted(tmp_path: Path, folder: Path) -> None:
     """Two authorities have nothing to do with each other."""
     authority, other = opened(folder), opened(tmp_path / "other")
