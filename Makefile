@@ -15,11 +15,11 @@ demo: system .venv/package ## Show it: a CA, nginx-acme on a small site, a verif
 	@ONCE=$(ONCE) exec $(BIN)/python -u -m tests.demo
 
 .PHONY: test
-test: system check newer ## Install what is missing and run every test
+test: system check releases ## Install what is missing and run every test
 	$(BIN)/pytest -n 2 --dist loadgroup --cov
 
 .PHONY: bench
-bench: newer .venv/package ## Measure starts and issuing beside bare nginx (ARGS="--certificates 1,10")
+bench: releases .venv/package ## Measure starts and issuing beside bare nginx (ARGS="--certificates 1,10")
 	@$(BIN)/python -u -m tests.bench $(ARGS)
 
 .PHONY: check
@@ -36,9 +36,9 @@ venv: .venv/tools ## Make .venv, with the package and the tools in their pinned 
 system: ## Install nginx, pebble and Python's venv from the distribution, where missing (root)
 	@.ci/system
 
-.PHONY: newer
-newer: | system ## Unpack the next release's nginx and pebble for the tests, without installing them
-	@tests/newer.sh || [ "$$CI" != true ]
+.PHONY: releases
+releases: | system ## Unpack other releases' nginx, and a newer pebble, for the tests, without installing them
+	@tests/releases.sh || [ "$$CI" != true ]
 
 .PHONY: lock
 lock: ## Pin the newest versions of everything

@@ -1,8 +1,9 @@
 """Fixtures that start real servers; what they start is in `servers.py`.
 
 A test asks for `nginx` or `pebble` to get the installed one, for `each_nginx` or `each_pebble` to
-run once with it and once with the next release's, and for `start_nginx` or `start_pebble` to
-start its own. Without the program the test is an error where CI=true, elsewhere a skip.
+run once with it and once with the next release's, for `every_nginx` to run with that of every
+release, and for `start_nginx` or `start_pebble` to start its own. Without the program the test is
+an error where CI=true, elsewhere a skip.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from tests.servers import (
     ServerMissing,
     find_newer,
     find_program,
+    find_unpacked,
     has_ipv6,
     misleads,
+    other_releases,
 )
 
 if TYPE_CHECKING:
@@ -54,9 +57,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _need(which: str, program: str) -> str:
-    """The program's path, or the end of the test."""
+    """The program's path, or the end of the test; `which` is one of `FINDERS`, or a release."""
     try:
-        return FINDERS[which](program)
+        return FINDERS[which](program) if which in FINDERS else find_unpacked(program, which)
     except ServerMissing as missing:
         if os.environ.get("CI") == "true" and not isinstance(missing, NotPackaged):
             pytest.fail(str(missing), pytrace=False)
@@ -82,6 +85,12 @@ def nginx() -> str:
 @pytest.fixture(scope="session", params=FINDERS)
 def each_nginx(request: pytest.FixtureRequest) -> str:
     """The path of the installed nginx, then that of the next release's."""
+    return _need(request.param, "nginx")
+
+
+@pytest.fixture(scope="session", params=("installed", *other_releases()))
+def every_nginx(request: pytest.FixtureRequest) -> str:
+    """The path of the installed nginx, then of those of other releases, from the oldest on."""
     return _need(request.param, "nginx")
 
 

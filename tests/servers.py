@@ -18,6 +18,7 @@ import http.client
 import ipaddress
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
-NEWER = ROOT / ".cache" / "newer"
-"""Where `tests/newer.sh` unpacks the servers of the distribution's next release."""
+UNPACKED = ROOT / ".cache" / "releases"
+"""Where `tests/releases.sh` unpacks the servers of other releases, a folder for each."""
+RELEASES = ("bullseye", "bookworm", "trixie", "testing")
+"""Those of Debian whose nginx the tests can run with, the oldest first."""
 
 LOCALHOST = "127.0.0.1"
 
@@ -68,14 +71,28 @@ def find_program(name: str) -> str:
 
 
 def find_newer(name: str) -> str:
-    """The absolute path of the same program from the next release (`tests/newer.sh`)."""
-    path = NEWER / "bin" / name
+    """The absolute path of the same program from the next release."""
+    return find_unpacked(name, RELEASES[-1])
+
+
+def find_unpacked(name: str, release: str) -> str:
+    """The absolute path of the same program from one of `RELEASES`."""
+    path = UNPACKED / release / "bin" / name
     if path.exists():
         return str(path)
-    reason = NEWER / "unavailable"
+    reason = UNPACKED / release / "unavailable"
     if reason.exists():
-        raise NotPackaged(f"there is no newer {name}: {reason.read_text().strip()}")
-    raise ServerMissing(f"there is no newer {name}; tests/newer.sh fetches it")
+        raise NotPackaged(f"there is no {name} of {release}: {reason.read_text().strip()}")
+    raise ServerMissing(f"there is no {name} of {release}; tests/releases.sh fetches it")
+
+
+def other_releases() -> tuple[str, ...]:
+    """`RELEASES` without the one that is installed here."""
+    try:
+        installed = platform.freedesktop_os_release().get("VERSION_CODENAME")
+    except OSError:
+        installed = None
+    return tuple(release for release in RELEASES if release != installed)
 
 
 def wait_for(predicate: Callable[[], T], seconds: float = 10, what: str = "it") -> T:
@@ -680,6 +697,7 @@ class NginxServer:
     The config is written to `folder/nginx.conf`; it must leave `daemon` and `pid` to us. As root,
     the workers are another user: what they serve lies where they may search (`open_path`).
     `launcher` is what is started in place of nginx, such as `[sys.executable, "-m", "nginx_acme"]`.
+    Without `log_option`, which is new in nginx 1.19.5, its error log is said in `-g`.
     """
 
     def __init__(
@@ -690,8 +708,10 @@ class NginxServer:
         binary: str | None = None,
         launcher: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        log_option: bool = True,
     ) -> None:
         self.binary = binary or find_program("nginx")
+        self._log_option = log_option
         self.folder = folder
         self.conf = folder / "nginx.conf"
         for name in ("logs", "temp"):
@@ -712,10 +732,12 @@ class NginxServer:
 
     def argv(self, *more: str) -> tuple[str, ...]:
         """The command line that means this server, such as with `-s`, `reload`."""
+        settings, options = "daemon off; pid logs/nginx.pid;", ("-e", "logs/error.log")
+        if not self._log_option:
+            settings, options = f"{settings} error_log logs/error.log;", ()
         return (
             *self._program,
-            *("-p", f"{self.folder}/", "-c", str(self.conf), "-e", "logs/error.log"),
-            *("-g", "daemon off; pid logs/nginx.pid;"),
+            *("-p", f"{self.folder}/", "-c", str(self.conf), *options, "-g", settings),
             *more,
         )
 
