@@ -732,14 +732,13 @@ class NginxServer:
 
     def argv(self, *more: str) -> tuple[str, ...]:
         """The command line that means this server, such as with `-s`, `reload`."""
-        settings, options = "daemon off; pid logs/nginx.pid;", ("-e", "logs/error.log")
-        if not self._log_option:
-            settings, options = f"{settings} error_log logs/error.log;", ()
-        return (
-            *self._program,
-            *("-p", f"{self.folder}/", "-c", str(self.conf), *options, "-g", settings),
-            *more,
-        )
+        settings = "daemon off; pid logs/nginx.pid;"
+        options = ["-p", f"{self.folder}/", "-c", str(self.conf)]
+        if self._log_option:
+            options += ["-e", "logs/error.log"]
+        else:
+            settings += " error_log logs/error.log;"
+        return (*self._program, *options, "-g", settings, *more)
 
     def run(self, *more: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """What the command line with these arguments answers, such as `run("-t")`."""
