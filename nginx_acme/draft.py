@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.places import Places
-    from nginx_acme.process import Check, Nginx
+    from nginx_acme.process import Check
     from nginx_acme.work import Work
 
 
@@ -69,11 +69,6 @@ class Proposal:
         return self._written
 
 
-def nowhere(nginx: Nginx) -> str | None:
-    """An error log for tests, where nginx has an option for it: we write the user's path there."""
-    return "/dev/null" if nginx.takes_error_log else None
-
-
 def left_to_do(understood: Understood) -> Work:
     """What a generation of this configuration leaves to do."""
     launch, source = understood.launch, understood.home.source
@@ -98,5 +93,5 @@ def test(launch: Launch, command: CommandLine, written: Generation) -> Check:
 
 
 def _begin_test(launch: Launch, command: CommandLine, written: Generation) -> Run:
-    argv = command.for_test(written.main, error_log=nowhere(launch.nginx))
+    argv = command.for_test(written.main, error_log=launch.nowhere)
     return Run(launch.nginx.path, argv)

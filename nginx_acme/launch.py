@@ -4,7 +4,8 @@
     Home          an nginx with its main file, and where its things are kept
     Understood    the user's configuration and what follows from it
 
-Nothing here writes, asks a CA or touches a running nginx.
+Nothing here asks a CA, touches a running nginx or writes, but into a private folder that is gone
+afterwards.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.errors import ConfigError
+from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files, read_bytes
-from nginx_acme.nginx.source import read_source
+from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.plan import Facts, concerns_us, make_plan
 from nginx_acme.plan.settings import refused_in_state_path
 from nginx_acme.process import (
     become,
     bindable,
+    check,
     conf_path,
     error_log_path,
     found_environ,
@@ -41,11 +43,13 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from nginx_acme.commandline import CommandLine
+    from nginx_acme.errors import NginxAcmeError
+    from nginx_acme.generation import Generation
     from nginx_acme.log import Log
     from nginx_acme.nginx.listen import Address, Listen
     from nginx_acme.nginx.source import Source
     from nginx_acme.plan import Plan
-    from nginx_acme.process import Nginx, Signals
+    from nginx_acme.process import Check, Nginx, Signals
     from nginx_acme.store import Instance
 
 STATE_PATH_VARIABLE = "NGINX_ACME_STATE_PATH"
@@ -86,6 +90,11 @@ class Launch:
     def prefix(self) -> str:
         """The prefix of nginx, absolute."""
         return prefix_path(self.nginx, self.command)
+
+    @property
+    def nowhere(self) -> str | None:
+        """An error log for tests, where nginx has an option for it: we write the user's path there."""
+        return "/dev/null" if self.nginx.takes_error_log else None
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -224,6 +233,7 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
 
     Raises:
         ConfigError: a mistake in it, with file and line.
+        NginxRejected: one that nginx finds first where it can't be read; its words.
     """
     ours = False
 
@@ -235,6 +245,10 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
 
     try:
         source = read_source(launch.main, read, glob_files)
+    except Unreadable as mistake:
+        if not (ours and concerns_us(mistake.source)):
+            return None
+        raise _refusal(launch, mistake) from mistake
     except ConfigError:
         if ours:
             raise
@@ -247,6 +261,21 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
     if plan.ours:
         _refuse_as_state(root, default=root == f"{source.folder}/acme")
     return Understood(home_at(launch, Store(root)), source, plan)
+
+
+def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:
+    from nginx_acme.refusal import refusal  # noqa: PLC0415 - only where something is wrong
+
+    def test(written: Generation) -> Check:
+        argv = launch.command.for_test(written.main, error_log=launch.nowhere)
+        return check(launch.nginx, argv, written.translate)
+
+    state = state_path(launch, mistake.source.folder, None)
+    try:
+        with launch.scratch() as scratch:
+            return refusal(mistake, scratch, state, test)
+    except StateError:
+        return mistake
 
 
 def home_at(launch: Launch, store: Store) -> Home:

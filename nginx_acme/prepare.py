@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from nginx_acme import generation, remains
 from nginx_acme.beside import start_agent
 from nginx_acme.directives import hint
-from nginx_acme.draft import Proposal, draft, left_to_do, nowhere, use, write
+from nginx_acme.draft import Proposal, draft, left_to_do, use, write
 from nginx_acme.errors import StateError
 from nginx_acme.launch import free_addresses, runs, understand, utc_now
 from nginx_acme.loaded import on_disk
@@ -150,7 +150,7 @@ def test(launch: Launch) -> int:
         launch.become_nginx(launch.command.argv)
     understood.tell_warnings()
     with rehearsal(understood) as written:
-        argv = launch.command.for_nginx(written.main, error_log=nowhere(launch.nginx))
+        argv = launch.command.for_nginx(written.main, error_log=launch.nowhere)
         said = check(launch.nginx, argv, written.translate)
     sys.stdout.buffer.write(written.translate_dump(said.output))
     sys.stdout.flush()

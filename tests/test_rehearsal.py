@@ -152,7 +152,7 @@ def test_dump(make_site: MakeSite) -> None:
         ),
         pytest.param(
             "server { listen 1 ssl; server_name a.internal; acme local; include no.conf; }",
-            'nginx-acme: [emerg] open() "{folder}/no.conf" failed (2: No such file or directory)'
+            'nginx: [emerg] open() "{folder}/no.conf" failed (2: No such file or directory)'
             " in {conf}:{line}",
             id="a missing file",
         ),

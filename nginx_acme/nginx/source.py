@@ -56,6 +56,9 @@ OPAQUE = frozenset(
 they include is left to nginx.
 """
 
+UNFINISHED = -1
+"""The end of a block that a mistake has kept from ending (`parse_until_mistake`)."""
+
 _GAP = r"[ \t\r\n]*+(?:#[^\n]*+[ \t\r\n]*+)*"
 _BARE = r"""(?!["'#}])(?:(?:[^ \t\r\n;{\\$]|\\.|\$\{*+)[^ \t\r\n;{\\$]*+)+"""
 _QUOTED = r""""[^"\\]*+(?:\\.[^"\\]*+)*"|'[^'\\]*+(?:\\.[^'\\]*+)*'"""
@@ -102,7 +105,7 @@ class Directive(NamedTuple):
     start: int
     """Offset of the first character of the name, its quote if it has one."""
     end: int
-    """Offset after the ``;`` or ``}``."""
+    """Offset after the ``;`` or ``}``; `UNFINISHED` in a text with a mistake."""
     opens: int
     """Offset after the ``{``; -1 without a block."""
     block: tuple[Directive, ...] | None
@@ -213,13 +216,27 @@ class Source:
         return chain.from_iterable(self.files[path].directives for path in include.paths)
 
 
+class Unreadable(ConfigError):
+    """A configuration with a mistake of the kinds that are found here; `source` is all but that.
+
+    A file ends before its mistake there, a block that is not ended with it has `UNFINISHED` as its
+    end, and what can't be opened or is no `include` has no files. So nothing of it may be served;
+    it is what nginx reads, if it comes so far: one that reads file by file and directive by
+    directive may find another mistake before this one.
+    """
+
+    def __init__(self, mistake: ConfigError, source: Source) -> None:
+        super().__init__(mistake.message, mistake.path, mistake.line)
+        self.source = source
+
+
 class _Open(NamedTuple):
-    """A block whose ``}`` is still to come."""
+    """A block whose ``}`` is still to come, with what is in it so far; the file is one, too."""
 
     words: list[str]
     start: int
     opens: int
-    siblings: list[Directive]
+    inside: list[Directive]
 
 
 def parse(text: str, path: str) -> tuple[Directive, ...]:
@@ -228,8 +245,24 @@ def parse(text: str, path: str) -> tuple[Directive, ...]:
     Raises:
         ConfigError: what nginx says of such a text, and the line it says it of.
     """
-    outer: list[_Open] = []
-    directives: list[Directive] = []
+    return _parse(text, path, [_Open([], 0, 0, [])])
+
+
+def parse_until_mistake(text: str, path: str) -> tuple[tuple[Directive, ...], ConfigError | None]:
+    """The same for a text that nginx may refuse: what comes before its mistake, and that."""
+    unfinished = [_Open([], 0, 0, [])]
+    try:
+        return _parse(text, path, unfinished), None
+    except ConfigError as mistake:
+        while len(unfinished) > 1:
+            words, start, opens, inside = unfinished.pop()
+            block = (words[0], tuple(words[1:]), path, start, UNFINISHED, opens, tuple(inside))
+            unfinished[-1].inside.append(Directive(*block))
+        return tuple(unfinished[0].inside), mistake
+
+
+def _parse(text: str, path: str, outer: list[_Open]) -> tuple[Directive, ...]:
+    directives = outer[0].inside
     words: list[str] = []
     start = offset = 0
     block: tuple[Directive, ...] | None
@@ -243,9 +276,10 @@ def parse(text: str, path: str) -> tuple[Directive, ...]:
                 start = token.start(WORD)
             words.append(unquote(word) if "\\" in word or word[0] in "\"'" else word)
             continue
-        if mark == "}" and outer and not words:
+        if mark == "}" and len(outer) > 1 and not words:
             block = tuple(directives)
-            words, start, opens, directives = outer.pop()
+            words, start, opens, _ = outer.pop()
+            directives = outer[-1].inside
         elif not words or mark not in (";", "{"):
             raise _refusal(text, path, offset - 1)
         elif mark == ";":
@@ -254,13 +288,14 @@ def parse(text: str, path: str) -> tuple[Directive, ...]:
             opens, block = offset, ()
             offset = _end_of_lua(text, path, offset)
         else:
+            directives = []
             outer.append(_Open(words, start, offset, directives))
-            words, directives = [], []
+            words = []
             continue
         directives.append(Directive(words[0], tuple(words[1:]), path, start, offset, opens, block))
         words = []
     _check_comments(text, path, offset, len(text))
-    if words or outer:
+    if words or len(outer) > 1:
         message = _END_IN_DIRECTIVE if words else _END_IN_BLOCK
         raise _error(message, text, path, len(text))
     return tuple(directives)
@@ -369,23 +404,32 @@ def read_source(
         glob: the paths that match a pattern, in the order of glob(3); none is no mistake.
 
     Raises:
-        ConfigError: what nginx would say, without a place if it is the main file that can't be
-            read. Two things are said better: in a loop of includes nginx dies of a full stack or
-            of too many open files, and of an included folder it does not tell where.
+        Unreadable: what nginx would say, if it has found no other mistake before.
+        ConfigError: the same, where nothing is left to read: without a place if it is the main
+            file that can't be opened. Two things are said better: in a loop of includes nginx dies
+            of a full stack or of too many open files, and of an included folder it does not tell
+            where.
     """
     reading = _Reading(main, read, glob)
     reading.run()
-    return Source(main, reading.files, reading.includes)
+    source = Source(main, reading.files, reading.includes)
+    if reading.mistakes:
+        raise Unreadable(reading.mistakes[0], source)
+    return source
 
 
 class _Reading:
-    """Reads each file once, in the order in which nginx first opens them: depth first."""
+    """Reads each file once, in the order in which nginx first opens them: depth first.
+
+    Of a mistake only a loop of includes ends it.
+    """
 
     def __init__(
         self, main: str, read: Callable[[str], bytes], glob: Callable[[str], Sequence[str]]
     ) -> None:
         self.files: dict[str, SourceFile] = {}
         self.includes: dict[tuple[str, int], Include] = {}
+        self.mistakes: list[ConfigError] = []
         self._main = main
         self._read = read
         self._glob = glob
@@ -413,15 +457,23 @@ class _Reading:
             message = f'{call}() "{path}" failed ({error.errno}: {error.strerror})'
             if directive is None:
                 raise ConfigError(message) from error
-            raise self._error(message, directive) from error
-        file = self.files[path] = SourceFile(path, text, parse(text, path))
+            self.mistakes.append(self._error(message, directive))
+            text = ""
+        directives, mistake = parse_until_mistake(text, path)
+        if mistake is not None:
+            self.mistakes.append(mistake)
+        file = self.files[path] = SourceFile(path, text, directives)
         return file
 
     def _inclusions(self, file: SourceFile) -> Iterator[tuple[str, Directive]]:
         """Each path that a file includes, with the directive that does it."""
         for directive in _visible(file.directives):
             if directive.name == "include":
-                include = self._include(directive)
+                try:
+                    include = self._include(directive)
+                except ConfigError as mistake:
+                    self.mistakes.append(mistake)
+                    continue
                 self.includes[file.path, directive.start] = include
                 for path in include.paths:
                     yield path, directive

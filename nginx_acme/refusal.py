@@ -1,0 +1,69 @@
+"""Why nginx refuses a configuration that can't be read to its end.
+
+nginx stops at the first mistake of any kind, directive by directive; the reader here goes file by
+file, and knows the mistakes that keep it from reading. Where a server's brace is missing it could
+only say that the file ends too early, and nginx says which `server` is not allowed in which line.
+So nginx is asked, with the files as they are but for our directives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nginx_acme import generation
+from nginx_acme.directives import RULES, hint
+from nginx_acme.errors import ConfigError, NginxRejected, StateError
+from nginx_acme.generate import Layout, generate
+from nginx_acme.nginx.source import UNFINISHED, Source, SourceFile
+from nginx_acme.plan import Facts, make_plan
+from nginx_acme.plan.said import is_variable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from nginx_acme.errors import NginxAcmeError
+    from nginx_acme.generation import Generation
+    from nginx_acme.nginx.source import Directive, Unreadable
+    from nginx_acme.plan import Plan
+    from nginx_acme.process import Check
+
+_NOT_TOLD = ('unknown directive "acme', 'no "ssl_certificate" is defined')
+"""What nginx would not say of the whole configuration, with what is ours in it."""
+
+
+def refusal(
+    mistake: Unreadable, folder: str, state: str, test: Callable[[Generation], Check]
+) -> NginxAcmeError:
+    """What nginx says of a configuration with a mistake; that mistake, if it says nothing.
+
+    Args:
+        mistake: what has been found in reading, with all that could be read.
+        folder: a private one, to write a generation into.
+        state: the state directory.
+        test: what nginx says of a generation.
+    """
+    source = mistake.source
+    plan = replace(_nothing(), ours=tuple(_ours(source)))
+    changed = generate(source, plan, Layout(lambda *_: "", (), (), ""))
+    try:
+        said = test(generation.write(folder, source.main, changed, exclude=state))
+    except (ConfigError, StateError):
+        return mistake
+    if said.ok or any(words in line for words in _NOT_TOLD for line in said.lines):
+        return mistake
+    return NginxRejected(tuple(map(hint, said.lines)))
+
+
+def _nothing() -> Plan:
+    """What follows from a configuration without a word."""
+    return make_plan(Source("/", {"/": SourceFile("/", "", ())}, {}), Facts((), ""))
+
+
+def _ours(source: Source) -> Iterator[Directive]:
+    """Our directives that can be taken out; those inside of one go with it."""
+    for directive, ancestors in source.walk():
+        ours = directive.name in RULES or is_variable(directive)
+        inside = any(outer.name in RULES for outer in ancestors)
+        if ours and not inside and directive.end != UNFINISHED:
+            yield directive
