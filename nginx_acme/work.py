@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nginx_acme.errors import StateError
 from nginx_acme.identifiers import Name
@@ -18,9 +18,11 @@ from nginx_acme.nginx.source import Place
 from nginx_acme.plan import Certificate, Hook, Issuer, Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nginx_acme.plan import Plan
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,50 @@ def work_of(
 
 
 def to_json(work: Work) -> bytes:
-    """The text for `from_json`; sets are lists, everything else keeps its shape."""
-    return json.dumps(asdict(work), default=sorted, indent=1).encode("utf-8", "surrogateescape")
+    """The text for `from_json`.
+
+    Issuers and listens are listed once and meant by their numbers, since ten thousand certificates
+    have a handful of them. Not indented: only a slow encoder of Python's can do that, and with it
+    this took longer, and more memory, than to make the plan.
+    """
+    issuers, listens = _Numbers[Issuer](), _Numbers[Listen]()
+    certificates = [
+        {
+            "issuer": issuers.of(one.issuer),
+            "names": one.names,
+            "profile": one.profile,
+            "key_types": one.key_types,
+            "places": [(place.path, place.line) for place in one.places],
+            "optional": sorted(one.optional),
+        }
+        for one in work.certificates
+    ]
+    shown = [
+        {
+            "certificate": one.certificate,
+            "kind": one.kind,
+            "names": one.names,
+            "key_types": one.key_types,
+            "listens": [listens.of(listen) for listen in one.listens],
+        }
+        for one in work.shown
+    ]
+    data = {
+        "options": work.options,
+        "pid_file": work.pid_file,
+        "error_log": work.error_log,
+        "certificates": certificates,
+        "answering": [listens.of(listen) for listen in work.answering],
+        "shown": shown,
+        "agent": work.agent,
+        "issue": work.issue,
+        "hooks": [asdict(hook) for hook in work.hooks],
+        "answer_any": work.answer_any,
+        "source": work.source,
+        "issuers": [asdict(issuer) for issuer in issuers],
+        "listens": [asdict(listen) for listen in listens],
+    }
+    return json.dumps(data).encode()
 
 
 def from_json(text: bytes, path: str) -> Work:
@@ -87,40 +131,53 @@ def from_json(text: bytes, path: str) -> Work:
         StateError: it is something else.
     """
     try:
-        data = json.loads(text.decode("utf-8", "surrogateescape"))
+        data = json.loads(text)
+        issuers = [_issuer(one) for one in data["issuers"]]
+        listens = [_listen(one) for one in data["listens"]]
         return Work(
             options=tuple(data["options"]),
             pid_file=data["pid_file"],
             error_log=data["error_log"],
-            certificates=tuple(map(_certificate, data["certificates"])),
-            answering=tuple(map(_listen, data["answering"])),
-            shown=tuple(map(_shown, data.get("shown", ()))),
-            agent=data.get("agent", True),
-            issue=data.get("issue", True),
-            hooks=tuple(Hook(**hook) for hook in data.get("hooks", ())),
-            answer_any=data.get("answer_any", False),
-            source=data.get("source"),
+            certificates=tuple(_certificate(one, issuers) for one in data["certificates"]),
+            answering=tuple(listens[number] for number in data["answering"]),
+            shown=tuple(_shown(one, listens) for one in data["shown"]),
+            agent=data["agent"],
+            issue=data["issue"],
+            hooks=tuple(Hook(**hook) for hook in data["hooks"]),
+            answer_any=data["answer_any"],
+            source=data["source"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise StateError(f'"{path}" is damaged, reload nginx to write it anew', path) from error
 
 
-def _certificate(data: Mapping[str, Any]) -> Certificate:
-    issuer = data["issuer"]
+class _Numbers(dict[_T, int]):
+    """Values, each with its place among them."""
+
+    def of(self, value: _T) -> int:
+        """The number of a value, which is listed if it isn't yet."""
+        return self.setdefault(value, len(self))
+
+
+def _certificate(data: Mapping[str, Any], issuers: Sequence[Issuer]) -> Certificate:
     return Certificate(
-        issuer=Issuer(**{**issuer, "contacts": tuple(issuer["contacts"])}),
+        issuer=issuers[data["issuer"]],
         names=tuple(Name(*name) for name in data["names"]),
         profile=data["profile"],
         key_types=tuple(data["key_types"]),
-        places=tuple(Place(**place) for place in data["places"]),
+        places=tuple(Place(*place) for place in data["places"]),
         optional=frozenset(data["optional"]),
     )
 
 
-def _shown(data: Mapping[str, Any]) -> Shown:
-    listens = tuple(map(_listen, data["listens"]))
+def _shown(data: Mapping[str, Any], listens: Sequence[Listen]) -> Shown:
     names, key_types = tuple(data["names"]), tuple(data["key_types"])
-    return Shown(data["certificate"], data["kind"], names, key_types, listens)
+    theirs = tuple(listens[number] for number in data["listens"])
+    return Shown(data["certificate"], data["kind"], names, key_types, theirs)
+
+
+def _issuer(data: Mapping[str, Any]) -> Issuer:
+    return Issuer(**{**data, "contacts": tuple(data["contacts"])})
 
 
 def _listen(data: Mapping[str, Any]) -> Listen:
