@@ -255,7 +255,8 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
         return None
     if not always and not (ours and concerns_us(source)):
         return None
-    facts = Facts(launch.nginx.version, os.uname().nodename.lower(), os.geteuid() == 0)
+    nginx, host = launch.nginx, os.uname().nodename.lower()
+    facts = Facts(nginx.version, host, privileged=os.geteuid() == 0, lacks=nginx.lacks)
     plan = make_plan(source, facts)
     root = state_path(launch, source.folder, plan.settings.state_path)
     if plan.ours:

@@ -27,8 +27,18 @@ if TYPE_CHECKING:
 LEVELS = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
 """nginx's levels, the gravest first (`ngx_log.h`)."""
 
-_RELAYED = "nginx: ["
+_SPEAKERS = ("nginx: [", "angie: [")
+"""How lines with a level begin that nginx writes to a stderr of its own."""
 _NOT_FILES = ("syslog:", "memory:")
+
+
+def level_of(line: str) -> tuple[str, str] | None:
+    """Level and message of a line of nginx's such as `nginx: [emerg] …`; None where it has none."""
+    for speaker in _SPEAKERS:
+        if line.startswith(speaker):
+            level, bracket, message = line.removeprefix(speaker).partition("] ")
+            return (level, message) if bracket and level in LEVELS else None
+    return None
 
 
 class Log:
@@ -93,13 +103,16 @@ class Log:
             self._relay(line)
 
     def _relay(self, line: str) -> None:
-        level, bracket, message = line.removeprefix(_RELAYED).partition("] ")
-        logged = line.startswith(_RELAYED) and bracket and level in LEVELS
-        if logged and level not in self._told:
+        logged = level_of(line)
+        if logged is None:
+            self._write(line)
             return
-        self._write(self._log_line(level, message) if logged and self._dated else line)
-        if logged:
-            self._append(self._log_line(level, message))
+        level, message = logged
+        if level not in self._told:
+            return
+        dated = self._log_line(level, message)
+        self._write(dated if self._dated else line)
+        self._append(dated)
 
     def _tell(self, level: str, message: str) -> None:
         if level not in self._told:

@@ -51,6 +51,16 @@ _ANGIE_1_0 = (1, 23, 1)
 _KNOWS_ERROR_LOG = (1, 19, 5)
 """The first nginx with the option -e."""
 
+_LEFT_OUT = {
+    "ngx_http_core_module": ("without-http",),
+    "ngx_http_map_module": ("without-http", "without-http_map_module"),
+    "ngx_http_rewrite_module": ("without-http", "without-http_rewrite_module", "without-pcre"),
+}
+"""Modules that every nginx has, but where one of these options of `configure` was given."""
+_TLS_MODULES = ("ngx_http_ssl_module", "ngx_mail_ssl_module", "ngx_stream_ssl_module")
+_SPEAKS_TLS = "TLS SNI support"
+"""What -V says of TLS, if there is any: which options bring it differs among nginx's relatives."""
+
 _ENDING = ("SIGTERM", "SIGINT", "SIGQUIT")
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 _CHANGED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
@@ -133,7 +143,8 @@ class Nginx:
     - `version`: of nginx, also for those relatives that count their own;
     - `prefix`: ends with a slash; empty where the build has none (then it is the cwd);
     - `conf`, `pid`, `error_log`: as built, so relative to a prefix or absolute; `error_log` may
-      be `stderr`.
+      be `stderr`;
+    - `tls`: whether any part of it speaks TLS.
     """
 
     __slots__ = (
@@ -145,15 +156,19 @@ class Nginx:
         "path",
         "pid",
         "prefix",
+        "tls",
         "version",
     )
 
-    def __init__(self, path: str, name: str, version: tuple[int, ...], configure: str) -> None:
+    def __init__(
+        self, path: str, name: str, version: tuple[int, ...], configure: str, *, tls: bool = True
+    ) -> None:
         own = "angie" if name == "angie" else "nginx"
         self.path = path
         self.name = name
         self.version = version
         self.configure = configure
+        self.tls = tls
         self._options = _configure_options(configure)
         prefix = self._options.get("prefix") or f"/usr/local/{own}"
         self.prefix = "" if prefix == "!" else f"{prefix}/"
@@ -166,9 +181,11 @@ class Nginx:
         """Whether it knows the option -e."""
         return self.version >= _KNOWS_ERROR_LOG
 
-    def has(self, module: str) -> bool:
-        """Whether it was built `--with-MODULE` (also `=dynamic`), such as `http_v2_module`."""
-        return f"with-{module}" in self._options
+    @property
+    def lacks(self) -> frozenset[str]:
+        """The modules that it surely has not, of those that `acme` may need."""
+        left_out = {m for m, options in _LEFT_OUT.items() if self._options.keys() & set(options)}
+        return frozenset(left_out if self.tls else {*left_out, *_TLS_MODULES})
 
     def option(self, name: str) -> str | None:
         """The value of an option of `configure` (without dashes); None where it wasn't given."""
@@ -186,7 +203,8 @@ def nginx_of(asked: Run) -> Nginx:
         raise NginxMissing(
             f'"{path}" is not nginx; to "-V" it says: "{words}" (exit code {status})'
         )
-    return Nginx(path, name, _version(name, head), configure.strip().partition("\n")[0])
+    options = configure.strip().partition("\n")[0]
+    return Nginx(path, name, _version(name, head), options, tls=_SPEAKS_TLS in head)
 
 
 def _version(name: str, head: str) -> tuple[int, ...]:

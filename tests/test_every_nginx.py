@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from tests.launcher import eventually
-from tests.servers import LOCALHOST, free_port, has_ipv6, nginx_version
+from tests.launcher import eventually, issuer
+from tests.servers import (
+    LOCALHOST,
+    fetch_plain,
+    find_program,
+    free_port,
+    has_ipv6,
+    nginx_conf,
+    nginx_version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.launcher import Site
+    from tests.launcher import Silent, Site
     from tests.servers import Pebble
 
     MakeSite = Callable[..., Site]
@@ -133,10 +141,54 @@ def test_modules(make_site: MakeSite, every_nginx: str) -> None:
         assert refused.returncode == 1
         site.configure(main=f"{loads}\n{mail}")
     site.start()
-    issuer = "CN=nginx-acme local"
+    authority = "CN=nginx-acme local"
     for port, name in ((imap, "mail.internal"), (stream, "stream.internal")):
         if port == imap or nginx_version(every_nginx) >= STREAM_SERVER_NAME:
-            assert shown_at(port, name).startswith(issuer)
+            assert shown_at(port, name).startswith(authority)
+
+
+@pytest.mark.parametrize(
+    ("built", "module"),
+    [
+        pytest.param("--without-http_rewrite_module", "ngx_http_rewrite_module", id="no rewrite"),
+        pytest.param("--without-http_map_module", "ngx_http_map_module", id="no map"),
+        pytest.param("--without-pcre", "ngx_http_rewrite_module", id="no PCRE"),
+        pytest.param("", "ngx_http_ssl_module", id="no TLS"),
+    ],
+)
+def test_crippled(
+    make_site: MakeSite, silent: Silent, tmp_path: Path, built: str, module: str
+) -> None:
+    """What `acme` needs and a build lacks is told before anything else is done.
+
+    Without `acme` it is none of our business.
+    """
+    site = make_site(binary=crippled(tmp_path / "nginx", built))
+    site.configure(site.block("a.example", "acme ca;"), settings=issuer("ca", silent.url, None))
+    words = f'"acme" requires {module}, which this nginx was built without'
+    for argv in ([], ["-t"], ["plan"]):
+        refused = site.run(*argv)
+        assert refused.returncode == 1
+        assert refused.stderr == f"nginx-acme: [emerg] {words} in {site.conf}:13\n"
+    assert not site.state.exists()
+    assert not silent.connections
+    site.conf.write_text(nginx_conf(f"server {{ listen {LOCALHOST}:{site.http}; return 200 x; }}"))
+    site.start()
+    assert fetch_plain(site.http, "a.example").body == b"x"
+
+
+def crippled(path: Path, built: str) -> str:
+    """The path of a real nginx that says to have been built so; without a word it has no TLS."""
+    tls = "TLS SNI support enabled" if built else ""
+    path.write_text(f"""#!/bin/sh
+[ "$1" != -V ] || {{
+    printf '%s\\n' 'nginx version: nginx/1.31.5' '{tls}' 'configure arguments: {built}' >&2
+    exit
+}}
+exec {find_program("nginx")} "$@"
+""")
+    path.chmod(0o755)
+    return str(path)
 
 
 def shown_at(port: int, name: str) -> str:

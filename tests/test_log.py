@@ -137,6 +137,7 @@ def test_level(tmp_path: Path, level: str, told: str) -> None:
         pytest.param("nginx: [emerg] bad] thing in /etc/nginx/nginx.conf:3",
                      "[emerg] bad] thing in /etc/nginx/nginx.conf:3", id="a message"),
         pytest.param("nginx: [warn] odd", "[warn] odd", id="a warning"),
+        pytest.param("angie: [emerg] bad", "[emerg] bad", id="Angie's"),
         pytest.param("nginx: configuration file /etc/nginx/nginx.conf test failed", None,
                      id="no level"),
         pytest.param("nginx: [odd] thing", None, id="no level of nginx's"),

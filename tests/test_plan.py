@@ -21,10 +21,10 @@ def read(text: str) -> Source:
     return read_source(MAIN, lambda _: text.encode(), lambda _: [])
 
 
-def plan_of(http: str, main: str = "") -> Plan:
-    """The plan of a configuration."""
+def plan_of(http: str, main: str = "", *, lacks: frozenset[str] = frozenset()) -> Plan:
+    """The plan of a configuration, for an nginx without some modules."""
     text = f"{main} events {{}} http {{ {http} }}"
-    return make_plan(read(text), Facts((1, 30, 0), "host.example.com"))
+    return make_plan(read(text), Facts((1, 30, 0), "host.example.com", lacks=lacks))
 
 
 @pytest.mark.parametrize(
@@ -428,3 +428,49 @@ def test_whose_host_it_is() -> None:
     (warning,) = [text for text, _ in plan.warnings if "acme_challenge_answer" in text]
     assert 'answers for a.example.com as "letsencrypt" wants it' in warning
     assert not plan_of("server { listen 443 ssl; server_name a.example.com; acme; }").whose_hosts
+
+
+# --- what nginx was built without -----------------------------------------------------------
+
+LOCAL = "server { listen 443 ssl; server_name a.internal; acme local; }"
+SHOWN = "server { location /s { acme_status; } }"
+
+
+@pytest.mark.parametrize(
+    ("http", "lacks", "message"),
+    [
+        pytest.param(f"acme off; server {{ {TLS} }}", {"ngx_http_ssl_module"},
+                     '"acme" requires ngx_http_ssl_module', id="TLS"),
+        pytest.param(LOCAL, {"ngx_http_ssl_module"}, '"acme" requires ngx_http_ssl_module',
+                     id="TLS with an authority of its own"),
+        pytest.param(f"server {{ {TLS} }}", {"ngx_http_rewrite_module"},
+                     '"acme" requires ngx_http_rewrite_module', id="rewrite"),
+        pytest.param(f"server {{ {TLS} }}", {"ngx_http_map_module", "ngx_http_rewrite_module"},
+                     '"acme" requires ngx_http_map_module', id="the first of two"),
+        pytest.param(f"{LOCAL}\nserver {{ {TLS} }}", {"ngx_http_rewrite_module"},
+                     '"acme" requires ngx_http_rewrite_module', id="rewrite for one of two"),
+        pytest.param(f"{LOCAL}\n{SHOWN}", {"ngx_http_map_module", "ngx_http_rewrite_module"},
+                     '"acme_status" requires ngx_http_rewrite_module', id="rewrite for the status"),
+    ],
+)  # fmt: skip
+def test_lacking(http: str, lacks: set[str], message: str) -> None:
+    """A module that nginx was built without is told by its name, where it is needed."""
+    with pytest.raises(ConfigError) as refused:
+        plan_of(http, lacks=frozenset(lacks))
+    assert (refused.value.message, refused.value.line) == (
+        f"{message}, which this nginx was built without",
+        1 + http.count("\n"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("http", "lacks"),
+    [
+        pytest.param(LOCAL, {"ngx_http_map_module", "ngx_http_rewrite_module"}, id="no challenge"),
+        pytest.param(f"server {{ {TLS} }}", {"ngx_mail_ssl_module"}, id="another kind of server"),
+        pytest.param("acme off; server { }", {"ngx_http_ssl_module"}, id="off"),
+    ],
+)
+def test_not_needed(http: str, lacks: set[str]) -> None:
+    """A module that nothing needs may be missing."""
+    assert not plan_of(http, lacks=frozenset(lacks)).warnings

@@ -30,7 +30,7 @@ from nginx_acme.process import (
     prefix_path,
     spawn_detached,
 )
-from tests.servers import ROOT, free_port, wait_for
+from tests.servers import ROOT, free_port, nginx_version, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -181,11 +181,18 @@ NO_PREFIX = """\
 nginx version: nginx/1.26.2
 configure arguments: --prefix=!
 """
+NGINX_PLUS = """\
+nginx version: nginx/1.25.5 (nginx-plus-r32-p1)
+built by gcc 11.4.0 (Ubuntu 11.4.0-1ubuntu1~22.04)
+built with OpenSSL 3.0.2 15 Mar 2022
+TLS SNI support enabled
+configure arguments: --prefix=/etc/nginx --sbin-path=/usr/sbin/nginx --conf-path=/etc/nginx/nginx.conf --error-log-path=/var/log/nginx/error.log --pid-path=/var/run/nginx.pid --build=nginx-plus-r32-p1 --with-http_ssl_module --with-http_api_module
+"""
 OPENRESTY = """\
 nginx version: openresty/1.25.3.1
 built with OpenSSL 1.1.1w  11 Sep 2023
 TLS SNI support enabled
-configure arguments: --prefix=/usr/local/openresty/nginx --with-cc-opt='-O2 -I/usr/local/openresty/zlib/include' --add-module=../ngx_devel_kit-0.3.3 --add-module=../ngx_lua-0.10.26 --with-ld-opt='-Wl,-rpath,/usr/local/openresty/luajit/lib' --with-stream --with-http_v3_module
+configure arguments: --prefix=/usr/local/openresty/nginx --with-cc-opt='-O2 -DNGX_LUA_ABORT_AT_PANIC -I/usr/local/openresty/zlib/include' --add-module=../ngx_devel_kit-0.3.3 --add-module=../ngx_lua-0.10.26 --with-ld-opt='-Wl,-rpath,/usr/local/openresty/luajit/lib' --with-stream --without-pcre2 --with-http_v3_module --with-stream_ssl_module --with-http_ssl_module
 """
 ANGIE = """\
 Angie version: Angie/1.11.0
@@ -193,7 +200,7 @@ nginx version: nginx/1.29.3
 built on Wed, 24 Dec 2025 10:16:08 GMT
 built with OpenSSL 3.5.4 30 Sep 2025
 TLS SNI support enabled
-configure arguments: --prefix=/etc/angie --conf-path=/etc/angie/angie.conf --error-log-path=/var/log/angie/error.log --pid-path=/run/angie.pid --with-http_acme_module --feature-cache=../angie-feature-cache
+configure arguments: --prefix=/etc/angie --conf-path=/etc/angie/angie.conf --error-log-path=/var/log/angie/error.log --pid-path=/run/angie.pid --http-acme-client-path=/var/lib/angie/acme --with-http_acme_module --with-http_ssl_module --feature-cache=../angie-feature-cache
 """
 OLD_ANGIE = """\
 Angie version: Angie/1.0.0
@@ -202,10 +209,15 @@ configure arguments: --without-pcre
 TENGINE = """\
 Tengine version: Tengine/3.1.0
 nginx version: nginx/1.24.0
-configure arguments: --prefix=/usr/local/tengine
+built by gcc 12.2.0 (Debian 12.2.0-14)
+built with OpenSSL 3.0.11 19 Sep 2023
+TLS SNI support enabled
+configure arguments: --prefix=/usr/local/tengine --add-module=modules/ngx_http_upstream_check_module
 """
 OLD_TENGINE = """\
 Tengine version: Tengine/2.2.3 (nginx/1.8.1)
+built by gcc 4.8.5 20150623 (Red Hat 4.8.5-36) (GCC)
+TLS SNI support enabled
 configure arguments: --prefix=/opt/tengine
 nginx: loaded modules:
 nginx:     ngx_http_ssl_module (static)
@@ -213,6 +225,7 @@ nginx:     ngx_http_ssl_module (static)
 FREENGINX = """\
 nginx version: freenginx/1.27.1 (110624-143212-almalinux8)
 built with OpenSSL 1.1.1 (compatible; AWS-LC 1.29.0) (running with AWS-LC 1.29.0)
+TLS SNI support enabled
 configure arguments: --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf
 """
 
@@ -229,6 +242,7 @@ def nginx_that_says(folder: Path, answer: str, status: int = 0) -> str:
         pytest.param(DEBIAN, "nginx", (1, 22, 1), id="Debian"),
         pytest.param(NGINX_ORG, "nginx", (1, 18, 0), id="nginx.org"),
         pytest.param(PLAIN, "nginx", (1, 30, 0), id="plain"),
+        pytest.param(NGINX_PLUS, "nginx", (1, 25, 5), id="NGINX Plus"),
         pytest.param(OPENRESTY, "openresty", (1, 25, 3, 1), id="OpenResty"),
         pytest.param(ANGIE, "angie", (1, 29, 3), id="Angie"),
         pytest.param(OLD_ANGIE, "angie", (1, 23, 1), id="Angie that tells no version of nginx"),
@@ -269,14 +283,51 @@ def test_built_paths(tmp_path: Path, answer: str, paths: tuple[str, ...]) -> Non
     assert (nginx.prefix, nginx.conf, nginx.pid, nginx.error_log) == paths
 
 
-def test_modules(tmp_path: Path) -> None:
-    """A module is there if it was built with it, also as a dynamic one."""
-    nginx = ask(nginx_that_says(tmp_path, DEBIAN))
-    assert nginx.has("http_v2_module")
-    assert nginx.has("stream")
-    assert not nginx.has("http_v3_module")
+NO_TLS = {"ngx_http_ssl_module", "ngx_mail_ssl_module", "ngx_stream_ssl_module"}
+NO_REWRITE = {"ngx_http_rewrite_module"}
+NO_HTTP = {"ngx_http_core_module", "ngx_http_map_module", *NO_REWRITE}
+
+
+def built(configure: str, tls: str = "TLS SNI support enabled\n") -> str:
+    """The answer of an nginx with these options."""
+    return f"nginx version: nginx/1.31.5\n{tls}configure arguments: {configure}\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "lacks"),
+    [
+        pytest.param(DEBIAN, set(), id="Debian"),
+        pytest.param(NGINX_ORG, set(), id="nginx.org"),
+        pytest.param(OPENRESTY, set(), id="OpenResty"),
+        pytest.param(ANGIE, set(), id="Angie"),
+        pytest.param(TENGINE, set(), id="Tengine, which has TLS without being told"),
+        pytest.param(OLD_TENGINE, set(), id="old Tengine"),
+        pytest.param(FREENGINX, set(), id="freenginx"),
+        pytest.param(built("--with-http_v3_module"), set(), id="HTTP/3 brings TLS"),
+        pytest.param(PLAIN, NO_TLS, id="nothing said"),
+        pytest.param(
+            built("--without-http_rewrite_module --with-pcre"), NO_REWRITE, id="no rewrite"
+        ),
+        pytest.param(built("--without-pcre"), NO_REWRITE, id="no PCRE"),
+        pytest.param(built("--without-pcre2"), set(), id="the older PCRE"),
+        pytest.param(built("--without-http_map_module"), {"ngx_http_map_module"}, id="no map"),
+        pytest.param(built("--without-http --with-stream"), NO_HTTP, id="no http"),
+        pytest.param(built("--without-http", tls=""), NO_HTTP | NO_TLS, id="neither"),
+        pytest.param(
+            built("--with-cc-opt='-DA --without-http -DB'"), set(), id="an option of the compiler"
+        ),
+    ],
+)
+def test_lacks(tmp_path: Path, answer: str, lacks: set[str]) -> None:
+    """What a build surely lacks is known, and nothing else is said to be missing."""
+    assert ask(nginx_that_says(tmp_path, answer)).lacks == lacks
+
+
+def test_option(tmp_path: Path) -> None:
+    """What was given to `configure` can be asked for."""
+    nginx = ask(nginx_that_says(tmp_path, ANGIE))
+    assert nginx.option("http-acme-client-path") == "/var/lib/angie/acme"
     assert nginx.option("user") is None
-    assert ask(nginx_that_says(tmp_path, ANGIE)).has("http_acme_module")
 
 
 def test_takes_error_log() -> None:
@@ -304,13 +355,13 @@ def test_not_nginx(tmp_path: Path, answer: str, status: int) -> None:
     assert str(missing.value) == expected
 
 
-def test_ask_real(each_nginx: str) -> None:
+def test_ask_real(every_nginx: str) -> None:
     """The real nginx says what it is."""
-    nginx = ask(each_nginx)
+    nginx = ask(every_nginx)
     assert nginx.name == "nginx"
-    assert nginx.version >= (1, 18)
+    assert nginx.version == nginx_version(every_nginx)
     assert nginx.conf == "/etc/nginx/nginx.conf"
-    assert nginx.has("http_ssl_module")
+    assert not nginx.lacks
 
 
 # --- its paths, for a command line ----------------------------------------------------------

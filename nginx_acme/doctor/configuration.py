@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nginx_acme.directives import hint
 from nginx_acme.doctor.finding import Finding, fine, odd, wrong
 from nginx_acme.draft import test
+from nginx_acme.log import level_of
 from nginx_acme.nginx.servers import by_name
 from nginx_acme.plan.certificates import default_key
 from nginx_acme.prepare import rehearsal
@@ -27,7 +28,6 @@ _BEFORE_US = ("server_rewrite_by_lua_block", "server_rewrite_by_lua_file", "serv
 """They run before the line that answers challenges; everything else comes after it."""
 _CHANGING = ("sub_filter", "add_before_body", "add_after_body")
 """They may change what it answers."""
-_SAYS = "nginx: ["
 
 
 def judge_mistake(main: str, mistake: str) -> Finding:
@@ -56,7 +56,7 @@ def _accepted(understood: Understood) -> Iterator[Finding]:
     launch, main = understood.launch, understood.home.main
     with rehearsal(understood) as written:
         said = test(launch, launch.command, written)
-    lines = [hint(line).partition("] ")[2] for line in said.lines if line.startswith(_SAYS)]
+    lines = [told[1] for line in said.lines if (told := level_of(hint(line))) is not None]
     if not said.ok:
         *others, last = lines or [f"exit code {said.returncode}"]
         yield wrong(ACCEPTED, main, f"nginx refuses it: {last}", "put that right")

@@ -59,9 +59,7 @@ _BUILT_IN_USER = "nobody"
 
 def program(nginx: Nginx) -> Program:
     """The binary, and what it was built with."""
-    words = nginx.configure.split()
-    options = frozenset(word.removeprefix("--").partition("=")[0] for word in words)
-    return Program(nginx.path, nginx.name, nginx.version, options)
+    return Program(nginx.path, nginx.name, nginx.version, nginx.lacks)
 
 
 def running(case: Case) -> Running:

@@ -20,22 +20,16 @@ AGENT = "nginx.agent"
 MEMORY = "nginx.memory"
 
 OLDEST = (1, 18)
-_NEEDED = {
-    "http_ssl_module": "with",
-    "http_map_module": "without",
-    "http_rewrite_module": "without",
-}
-"""Modules that the generated configuration uses, and how `configure` speaks of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The binary; `options` are those of `configure`, without dashes and values."""
+    """The binary; `lacks` are the modules that `acme` may need and that it was built without."""
 
     path: str
     name: str
     version: tuple[int, ...]
-    options: frozenset[str]
+    lacks: frozenset[str]
 
 
 def judge_program(program: Program) -> Iterator[Finding]:
@@ -49,11 +43,9 @@ def judge_program(program: Program) -> Iterator[Finding]:
         yield odd(BINARY, program.path, f"{shown}, older than {oldest}", "upgrade nginx")
     else:
         yield fine(BINARY, program.path, shown)
-    for module, how in _NEEDED.items():
-        if (f"{how}-{module}" in program.options) == (how == "without"):
-            yield wrong(
-                BINARY, program.path, f"was built without {module}", "install a build that has it"
-            )
+    if program.lacks:  # where it is needed, the configuration is refused, too
+        words = f"was built without {', '.join(sorted(program.lacks))}"
+        yield odd(BINARY, program.path, words, "install a build that has it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ clock and no network; what nginx itself would know besides its configuration com
     serving        whether anybody misses anything while a start waits
     shown          where a client sees which certificate
     status         where nginx shows how they stand
+    modules        what nginx must have been built with
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from nginx_acme.plan.addresses import (
 )
 from nginx_acme.plan.certificates import Certificate, Certificates, Identity, Managed
 from nginx_acme.plan.issuers import Issuer, read_issuers
+from nginx_acme.plan.modules import refuse_lacking
 from nginx_acme.plan.said import concerns_us, read_said
 from nginx_acme.plan.serving import serves_already
 from nginx_acme.plan.settings import Hook, Settings, read_settings
@@ -69,11 +71,15 @@ _DEAF = "no challenge is answered on {}, where this {} server speaks no plain HT
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What nginx knows besides its configuration."""
+    """What nginx knows besides its configuration.
+
+    `lacks` are the modules that it was built without, of those that `acme` may need.
+    """
 
     version: tuple[int, ...]
     hostname: str
     privileged: bool = True
+    lacks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         for address, server in deaf_servers(listens, servers, plain)
     ]
     hosts = whose_hosts(certificates) if settings.answer_any else {}
+    refuse_lacking(said, facts.lacks, certificates, wanted.managed)
     return Plan(
         settings=settings,
         certificates=certificates,

@@ -17,7 +17,7 @@ from nginx_acme.doctor.nginx import (
     unit_of,
 )
 
-PROGRAM = Program("/usr/sbin/nginx", "nginx", (1, 22, 1), frozenset({"with-http_ssl_module"}))
+PROGRAM = Program("/usr/sbin/nginx", "nginx", (1, 22, 1), frozenset())
 RUNNING = Running(pid=7, begun=True, ours=True, conf="/x", sheltered=False, unknown=())
 CARE = Care(wanted=True, alive=True, timer=False, unit=None, memory=None)
 
@@ -27,14 +27,8 @@ CARE = Care(wanted=True, alive=True, timer=False, unit=None, memory=None)
     [
         pytest.param({}, ["ok"], id="well"),
         pytest.param({"version": (1, 16, 1)}, ["warning"], id="old"),
-        pytest.param({"options": frozenset()}, ["ok", "error"], id="no TLS"),
         pytest.param(
-            {"options": PROGRAM.options | {"without-http_map_module"}}, ["ok", "error"], id="no map"
-        ),
-        pytest.param(
-            {"options": PROGRAM.options | {"without-http_rewrite_module"}},
-            ["ok", "error"],
-            id="no rewrite",
+            {"lacks": frozenset({"ngx_http_map_module"})}, ["ok", "warning"], id="crippled"
         ),
     ],
 )
