@@ -19,7 +19,7 @@ test: system check releases ## Install what is missing and run every test
 	$(BIN)/pytest -n 2 --dist loadgroup --cov
 
 .PHONY: bench
-bench: releases .venv/package ## Measure starts and issuing beside bare nginx (ARGS="--certificates 1,10")
+bench: releases .venv/package ## Measure what it costs beside bare nginx (ARGS="--only warm --servers 1,1000", "--help")
 	@$(BIN)/python -u -m tests.bench $(ARGS)
 
 .PHONY: check

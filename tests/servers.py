@@ -314,7 +314,7 @@ class Program:
         self._stopped = False
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*_dies_with_us(), *self.argv],
+                [*dies_with_us(), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -355,7 +355,7 @@ class Program:
 
 
 @functools.cache
-def _dies_with_us() -> tuple[str, ...]:
+def dies_with_us() -> tuple[str, ...]:
     """A prefix that makes the kernel end the child when we are killed ourselves."""
     setpriv = shutil.which("setpriv")
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
