@@ -143,7 +143,7 @@ def _is_answered(answer: Answer, texts: Mapping[str, str]) -> bool:
 def _use(home: Home, texts: Mapping[str, str]) -> Generation:
     """The current generation with other texts, if nginx accepts it and takes it up."""
     before, work, instance = _current(home), needed_work(home), home.instance.path
-    anew = generation.write(instance, before.user_main, texts, exclude=home.state.root)
+    anew = before.rewritten(texts)
     said = test(home.launch, parse(work.options), anew)
     if not said.ok:
         anew.discard()

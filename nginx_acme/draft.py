@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> Generation:
     """Write a new generation; nobody has judged it yet."""
-    home = understood.home
+    home, source = understood.home, understood.source
+    layout = places.layout(added, home.instance.public)
     return generation.write(
         home.instance.path,
         home.main,
-        generate(understood.source, understood.plan, places.layout(added, home.instance.public)),
+        source.texts | generate(source, understood.plan, layout),
+        listed=source.listed,
         exclude=home.state.root,
     )
 

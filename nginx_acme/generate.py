@@ -12,13 +12,15 @@ duplicate after the first `map`.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nginx_acme.nginx.edit import Replacement, apply, argument_spans, blank, quote
+from nginx_acme.nginx.edit import Replacement, apply, argument_spans, blank, exactly, quote
 from nginx_acme.nginx.maps import key, sizes
 from nginx_acme.nginx.paths import climbing, inside
+from nginx_acme.nginx.source import is_pattern
 from nginx_acme.plan.addresses import HTTPS_PORT
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from nginx_acme.plan import Identity, Managed, Plan, StatusLocation
 
 OUTSIDE = ".outside"
-"""Where in a generation the changed files lie that aren't below the main file's folder."""
+"""Where in a generation the files lie that aren't below the main file's folder."""
 
 _CHALLENGE_MAP = (
     ' map $request_uri $nginx_acme_token { default "";'
@@ -285,46 +287,24 @@ class _Generator:
                     self._edit(file.path, _keeping_lines(file.text, start, end, absolute))
 
     def _edit_includes(self) -> None:
-        """Point includes to the changed files.
+        """Let every include find the copies, and none find what wasn't there to be read."""
+        for path in dict.fromkeys(path for path, _ in self._source.includes):
+            file = self._source.files[path]
+            for directive in self._everywhere(file):
+                include = self._source.includes.get((path, directive.start))
+                text = None if include is None else self._include(directive.args[0], include)
+                if text is not None:
+                    start, end = directive.start, directive.end
+                    self._edit(path, _keeping_lines(file.text, start, end, text))
 
-        Changing an include changes the file it stands in, so this goes on until nothing new
-        changes.
-        """
-        files = {path: self._source.files[path] for path, _ in self._source.includes}
-        unchanged = [
-            directive
-            for file in files.values()
-            for directive in self._everywhere(file)
-            if (directive.path, directive.start) in self._source.includes
-        ]
-        before = -1
-        while before != len(self._edits):
-            before = len(self._edits)
-            unchanged = [directive for directive in unchanged if not self._edit_include(directive)]
-
-    def _edit_include(self, directive: Directive) -> bool:
-        """Whether this one had to be changed."""
-        text = self._include(directive, self._source.includes[directive.path, directive.start])
-        if text is None:
-            return False
-        user = self._source.files[directive.path].text
-        self._edit(directive.path, _keeping_lines(user, directive.start, directive.end, text))
-        return True
-
-    def _include(self, directive: Directive, include: Include) -> str | None:
+    def _include(self, argument: str, include: Include) -> str | None:
         """The text in place of an `include`; None where it may stay as it is."""
-        argument = directive.args[0]
-        changed = any(path in self._edits for path in include.paths)
-        rest = inside(self._source.folder, include.pattern)
-        if not changed:
-            climbs = rest is None and not argument.startswith("/")
-            return f"include {quote(include.pattern)};" if climbs else None
-        if rest is not None:
-            return None if argument == rest else f"include {quote(rest)};"
-        return " ".join(f"include {quote(self._place(path))};" for path in include.paths)
-
-    def _place(self, path: str) -> str:
-        return mirrored(self._source.folder, path) if path in self._edits else path
+        folder = self._source.folder
+        rest = inside(folder, include.pattern)
+        if rest is None or is_pattern(posixpath.dirname(rest)):
+            places = (mirrored(folder, path) for path in include.paths)
+            return " ".join(f"include {quote(exactly(place))};" for place in places)
+        return f"include {quote(rest)};" if argument.startswith("/") else None
 
     def _everywhere(self, file: SourceFile) -> Iterator[Directive]:
         """All directives of a file, whatever the blocks they stand in, that nginx gets to see."""

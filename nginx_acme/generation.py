@@ -1,4 +1,4 @@
-"""The generated tree on disk: a mirror of the user's folder in which a few files are ours.
+"""The generated tree on disk: a mirror of the user's folder, with its own copy of the configuration.
 
     INSTANCE/generated -> generations/12        what nginx is started with; switched by one rename
     INSTANCE/previous  -> generations/11        what it was before
@@ -7,10 +7,15 @@
     INSTANCE/generations/12.json                what it leaves to do (`Generation.work`)
 
 nginx resolves relative paths from the folder of the file given with ``-c``. So a generation has a
-symbolic link for every entry of the user's folder, and a real file only where the text differs;
-what lies on the way to one is a real folder. Changed files of other folders are below `OUTSIDE`,
-under their own absolute paths. To write copies of everything was no way: certificates, password
-files and whatever a directive of a third party reads would be copied too, and be stale.
+symbolic link for every entry of the user's folder, but for the files of the configuration: each
+is a copy, with our text in a few of them, and what lies on the way to one is a real folder. Those of
+other folders are below `OUTSIDE`, under their own absolute paths.
+
+Copies only of what differs were tried first. Then a reload for a renewal also took what had been
+saved in any other file since, finished or not, and a new file in a folder of includes; and a HUP
+took one half of an edit at once, and the other one with the next generation. To copy everything is
+no way either: certificates, password files and whatever a directive of a third party reads would be
+stale.
 
 Links lead to the path as the user wrote it, not to what it stands for today: a link that is
 turned to another release later goes on working.
@@ -36,11 +41,10 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.generate import OUTSIDE, mirrored
-from nginx_acme.nginx.files import read_bytes
 from nginx_acme.nginx.paths import inside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 GENERATED = "generated"
 PREVIOUS = "previous"
@@ -102,21 +106,45 @@ class Generation:
         text = output.decode("utf-8", "surrogateescape")
         return self.translate(text).encode("utf-8", "surrogateescape")
 
+    def rewritten(self, texts: Mapping[str, str]) -> Generation:
+        """The same with other texts in its files, whatever the user's folder has by now.
+
+        This one is given back where no text is another one.
+
+        Args:
+            texts: by the user's paths, of all that `texts` has.
+
+        Raises:
+            StateError: it can't be written; nothing is left behind.
+        """
+        if dict(self.texts()) == texts:
+            return self
+        top = _found(_bytes(self.path))
+        for place, user_path in self._places():
+            top.put(place, _bytes(texts[user_path]))
+        top.files[_bytes(os.path.basename(self.user_main))] = top.files[_TESTED]
+        return _made(self.instance, self.user_main, top)
+
     def texts(self) -> Iterator[tuple[str, str]]:
         """The user's path and the text of each file that is no link."""
+        for place, user_path in self._places():
+            with open(_bytes(f"{self.path}/{place}"), "rb") as file:
+                yield user_path, _text(file.read())
+
+    def _places(self) -> Iterator[tuple[str, str]]:
+        """Where each of them is here, and for the user."""
         user_folder = os.path.dirname(self.user_main)
         for folder, _, names in os.walk(_bytes(self.path)):
             for path in (os.path.join(folder, name) for name in names):
                 place = _text(os.path.relpath(path, _bytes(self.path)))
                 if os.path.islink(path) or place == os.path.basename(self.user_main):
                     continue
-                user_path = os.path.join(user_folder, place)
                 if place == _text(_TESTED):
-                    user_path = self.user_main
+                    yield place, self.user_main
                 elif place.startswith(f"{OUTSIDE}/"):
-                    user_path = place[len(OUTSIDE) :]
-                with open(path, "rb") as file:
-                    yield user_path, _text(file.read())
+                    yield place, place[len(OUTSIDE) :]
+                else:
+                    yield place, os.path.join(user_folder, place)
 
     def discard(self) -> None:
         """Remove it, unless it is the one in use."""
@@ -124,7 +152,14 @@ class Generation:
             _remove(self.path)
 
 
-def write(instance: str, main: str, changed: Mapping[str, str], *, exclude: str) -> Generation:
+def write(
+    instance: str,
+    main: str,
+    files: Mapping[str, str],
+    *,
+    listed: Iterable[str] = (),
+    exclude: str,
+) -> Generation:
     """A generation for the user's configuration, on disk and not in use yet.
 
     The current one is given back where it would be the same. Who writes for one instance at the
@@ -133,21 +168,26 @@ def write(instance: str, main: str, changed: Mapping[str, str], *, exclude: str)
     Args:
         instance: the folder of the instance, or any other that exists.
         main: absolute path of the user's main file.
-        changed: absolute path, as nginx opens it, and text of each file that differs.
+        files: absolute path, as nginx opens it, and text of each file of the configuration.
+        listed: the folders in which includes look for files; no other one comes into them.
         exclude: the state directory; where it is below the user's folder it is not mirrored.
 
     Raises:
         StateError: it can't be written; nothing is left behind.
         ConfigError: the user's folder is not what it was when it was read.
     """
-    wanted = _wanted(main, changed, exclude)
+    wanted = _wanted(main, files, listed, exclude)
     before = current(instance)
     name = _bytes(os.path.basename(main))
     if before is not None and before.user_main == main:
         there = _bytes(before.path)
         if wanted.is_at(there, name) and _stamp(there, name) == _stamp(there, _TESTED):
             return before
-    path = _new_folder(f"{instance}/{GENERATIONS}")
+    return _made(instance, main, wanted)
+
+
+def _made(instance: str, main: str, wanted: _Folder) -> Generation:
+    path, name = _new_folder(f"{instance}/{GENERATIONS}"), _bytes(os.path.basename(main))
     try:
         wanted.fill(_bytes(path))
         moment = _stamp(_bytes(path), _TESTED)[1]
@@ -309,27 +349,33 @@ class _Folder:
             return False
 
 
-def _wanted(main: str, changed: Mapping[str, str], exclude: str) -> _Folder:
-    """The tree for a configuration. The main file is always a real one, even an unchanged one."""
+def _wanted(main: str, files: Mapping[str, str], listed: Iterable[str], exclude: str) -> _Folder:
+    """The tree for a configuration."""
     conf_folder = os.path.dirname(main)
     top = _Folder()
-    for path, text in changed.items():
+    for path, text in files.items():
         top.put(mirrored(conf_folder, path), _bytes(text))
-    name = _bytes(os.path.basename(main))
-    if main not in changed:
-        top.files[name] = _read(main)
-    top.files[_TESTED] = top.files[name]
+    top.files[_TESTED] = top.files[_bytes(os.path.basename(main))]
+    for folder in listed:
+        below = inside(conf_folder, folder)
+        if below is not None and os.access(_bytes(folder), os.R_OK):
+            top.enter(_bytes(below).split(b"/"))
     top.enter(_way_to(exclude, conf_folder))
     top.link_the_rest(_bytes(conf_folder), _status(_bytes(exclude)))
     top.links[_USER_MAIN] = _bytes(main)
     return top
 
 
-def _read(path: str) -> bytes:
-    try:
-        return read_bytes(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read it: {error.strerror}", path) from error
+def _found(path: bytes) -> _Folder:
+    """The tree that is there, without its files."""
+    top = _Folder()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                top.links[entry.name] = os.readlink(entry.path)
+            elif entry.is_dir():
+                top.folders[entry.name] = _found(entry.path)
+    return top
 
 
 def _way_to(excluded: str, conf_folder: str) -> list[bytes]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.certificate import temporary
+from nginx_acme.generate import mirrored
 from nginx_acme.nginx.edit import Replacement, apply
 from nginx_acme.plan import Facts, make_plan
 from tests.test_generate import CASES, FOLDER, STATE, called, source_of
@@ -58,7 +59,8 @@ def by_hand(case: Path) -> Iterator[tuple[str, str]]:
 def put(root: Path, path: str, text: bytes) -> None:
     """A file below `root`, which stands for the root folder in what it says."""
     place = Path(os.path.normpath(f"{root}{path}"))
-    place.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (f"{root}{path}", place):
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
     text = re.sub(rb"%s/certificates/[^ ;]*" % STATE.encode(), b"/etc/stub.pem", text)
     place.write_bytes(re.sub(rb"(?<![\w.])/(etc|srv)/", rb"%s/\1/" % bytes(root), text))
 
@@ -79,6 +81,9 @@ def test_accepted(each_nginx: str, nginx: str, stub: bytes, tmp_path: Path, case
     for user_path, text in by_hand(case):
         put(tmp_path, user_path, text.encode("utf-8", "surrogateescape"))
     wanted = complaints(each_nginx, main, *loads)
+    for user_path, text in source_of(case).texts.items():
+        copied = f"{FOLDER}/{mirrored(FOLDER, user_path)}"
+        put(tmp_path, copied, text.encode("utf-8", "surrogateescape"))
     for path in (case / "expected").rglob("*"):
         if path.is_file():
             name = path.relative_to(case / "expected")

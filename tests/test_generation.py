@@ -43,14 +43,15 @@ class Tree:
         path.write_text(text)
         return path
 
-    def write(self, changed: Mapping[str, str] | None = None) -> Generation:
-        """Write a generation; the names of what changed are relative to the user's folder."""
-        paths = {os.path.join(self.conf, name): text for name, text in (changed or {}).items()}
+    def write(self, files: Mapping[str, str] | None = None) -> Generation:
+        """Write a generation; names are relative to the user's folder."""
+        texts = {"nginx.conf": "user's main", **(files or {})}
+        paths = {os.path.join(self.conf, name): text for name, text in texts.items()}
         return generation.write(str(self.instance), self.main, paths, exclude=str(self.state))
 
-    def switch(self, changed: Mapping[str, str] | None = None) -> Generation:
+    def switch(self, files: Mapping[str, str] | None = None) -> Generation:
         """Write a generation, and what `start` writes beside it, and switch to it."""
-        written = self.write(changed)
+        written = self.write(files)
         Path(written.work).write_text("{}")
         generation.switch(str(self.instance), written)
         return written
@@ -81,7 +82,7 @@ class TestWrite:
     """What a generation has in it."""
 
     def test_links_and_files(self, tree: Tree) -> None:
-        """Every entry of the user's folder is a link to it; only what differs is a file."""
+        """Every entry of the user's folder is a link to it, but for the configuration."""
         tree.put("mime.types")
         tree.put("conf.d/a.conf")
         tree.put(".hidden")
@@ -93,7 +94,7 @@ class TestWrite:
         assert Path(written.main).read_text() == "ours"
 
     def test_folders_on_the_way(self, tree: Tree) -> None:
-        """What leads to a changed file is a real folder, with links for what else is in it."""
+        """What leads to a file is a real folder, with links for what else is in it."""
         tree.put("sites/one/a.conf")
         tree.put("sites/one/b.conf")
         tree.put("sites/two/c.conf")
@@ -104,7 +105,7 @@ class TestWrite:
         assert os.readlink(at(written, "sites/two")) == str(tree.conf / "sites/two")
 
     def test_folder_that_is_a_link(self, tree: Tree) -> None:
-        """A linked folder with a changed file in it becomes real, by the user's path through it."""
+        """A linked folder with a file in it becomes real, by the user's path through it."""
         available = tree.outside / "available"
         available.mkdir(parents=True)
         (available / "a.conf").write_text("user's")
@@ -115,8 +116,8 @@ class TestWrite:
         assert os.readlink(at(written, "enabled/b.conf")) == str(tree.conf / "enabled/b.conf")
         assert at(written, "enabled/b.conf").read_text() == "user's"
 
-    def test_changed_file_that_is_a_link(self, tree: Tree) -> None:
-        """A changed file that is a link for the user is a file of ours; what it leads to stays."""
+    def test_file_that_is_a_link(self, tree: Tree) -> None:
+        """A file that is a link for the user is a file of ours; what it leads to stays."""
         target = tree.put("sites-available/a.conf")
         (tree.conf / "sites-enabled").mkdir()
         (tree.conf / "sites-enabled/a.conf").symlink_to("../sites-available/a.conf")
@@ -125,7 +126,7 @@ class TestWrite:
         assert target.read_text() == "user's"
 
     def test_outside(self, tree: Tree) -> None:
-        """A changed file of another folder lies under its absolute path, and nothing else there."""
+        """A file of another folder lies under its absolute path, and nothing else there."""
         tree.outside.mkdir()
         file = tree.outside / "x.conf"
         file.write_text("user's")
@@ -136,7 +137,7 @@ class TestWrite:
         assert (folder / "x.conf").read_text() == "ours"
 
     def test_outside_with_dots(self, tree: Tree) -> None:
-        """``..`` in the path of a changed file leads where it leads nginx."""
+        """``..`` in the path of a file leads where it leads nginx."""
         tree.outside.mkdir()
         path = f"{tree.outside}/gone/../x.conf"
         written = tree.write({path: "ours"})
@@ -148,11 +149,16 @@ class TestWrite:
             tree.write({"/../../../../x.conf": "ours"})
         assert not (tree.instance / "generations").exists()
 
-    def test_unchanged_main(self, tree: Tree) -> None:
-        """The main file is a file of ours also where it doesn't differ: it is watched."""
-        written = tree.write()
-        assert not Path(written.main).is_symlink()
-        assert Path(written.main).read_text() == "user's main"
+    def test_listed(self, tree: Tree) -> None:
+        """A folder that is searched for includes gets no new file, also while it has none."""
+        tree.put("conf.d/README")
+        listed = [f"{tree.conf}/conf.d", f"{tree.conf}/gone", str(tree.outside)]
+        written = generation.write(
+            str(tree.instance), tree.main, {tree.main: ""}, listed=listed, exclude=str(tree.state)
+        )
+        tree.put("conf.d/new.conf")
+        assert names(written.path) == {"nginx.conf", "conf.d"}
+        assert names(at(written, "conf.d")) == {"README"}
 
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
     def test_modes(self, tree: Tree, umask: int) -> None:
@@ -199,16 +205,9 @@ class TestWrite:
         assert written.translate(f"in {written.main}:1") == "in /nginx.conf:1"
 
     def test_folder_gone(self, tree: Tree) -> None:
-        """A changed file whose folder vanished meanwhile is written all the same."""
+        """A file whose folder vanished meanwhile is written all the same."""
         written = tree.write({"gone/a.conf": "ours"})
         assert names(at(written, "gone")) == {"a.conf"}
-
-    def test_main_gone(self, tree: Tree) -> None:
-        """A main file that vanished meanwhile is the admin's affair, and leaves no generation."""
-        os.unlink(tree.main)
-        with pytest.raises(ConfigError, match=r"No such file or directory in .*nginx\.conf"):
-            tree.write()
-        assert not (tree.instance / "generations").exists()
 
     def test_dangling_and_looping(self, tree: Tree) -> None:
         """Entries that lead nowhere are mirrored as they are."""
@@ -244,6 +243,29 @@ class TestWrite:
         assert tree.numbers == set()
 
 
+class TestRewritten:
+    """The same generation with other texts."""
+
+    def test_rewritten(self, tree: Tree) -> None:
+        """Every file is where it was, and nothing that has come to the user's folder is there."""
+        outside = f"{tree.outside}/gone/../x.conf"
+        tree.put("mime.types")
+        tree.put("conf.d/README")
+        first = tree.switch({"nginx.conf": "1", "conf.d/a.conf": "2", outside: "3"})
+        tree.put("conf.d/new.conf")
+        tree.put("new")
+        second = first.rewritten({path: f"{text} again" for path, text in first.texts()})
+        assert second.number == 2
+        assert second.user_main == tree.main
+        assert second.rewritten(dict(second.texts())) == second
+        assert names(second.path) == {"nginx.conf", "conf.d", "mime.types", ".outside"}
+        assert names(at(second, "conf.d")) == {"a.conf", "README"}
+        assert os.readlink(at(second, "mime.types")) == str(tree.conf / "mime.types")
+        assert at(second, "nginx.conf").read_text() == Path(second.main).read_text() == "1 again"
+        assert at(second, "conf.d/a.conf").read_text() == "2 again"
+        assert Path(f"{second.path}/.outside{outside}").read_text() == "3 again"
+
+
 class TestExclude:
     """The state directory is no part of the mirror, wherever it is."""
 
@@ -254,7 +276,9 @@ class TestExclude:
         (state / "instances/x").mkdir(parents=True)
         (tree.conf / "also").symlink_to("acme")
         tree.put("acme2/x")
-        written = generation.write(str(state / "instances/x"), tree.main, {}, exclude=str(state))
+        written = generation.write(
+            str(state / "instances/x"), tree.main, {tree.main: ""}, exclude=str(state)
+        )
         assert names(written.path) == {"nginx.conf", "acme2"}
 
     def test_deeper(self, tmp_path: Path) -> None:
@@ -263,7 +287,9 @@ class TestExclude:
         state = tree.conf / "var/lib/acme"
         (state / "instances/x").mkdir(parents=True)
         tree.put("var/lib/other/x")
-        written = generation.write(str(state / "instances/x"), tree.main, {}, exclude=str(state))
+        written = generation.write(
+            str(state / "instances/x"), tree.main, {tree.main: ""}, exclude=str(state)
+        )
         assert names(at(written, "var/lib")) == {"other"}
         assert at(written, "var/lib/other/x").read_text() == "user's"
 
@@ -274,7 +300,10 @@ class TestExclude:
         (state / "instances/x").mkdir(parents=True)
         (tmp_path / "link").symlink_to(state)
         written = generation.write(
-            str(state / "instances/x"), tree.main, {}, exclude=str(tmp_path / "link")
+            str(state / "instances/x"),
+            tree.main,
+            {tree.main: ""},
+            exclude=str(tmp_path / "link"),
         )
         assert names(written.path) == {"nginx.conf"}
 

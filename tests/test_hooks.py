@@ -242,10 +242,10 @@ def test_failed_and_recovered(
 def test_not_served_is_told(make_site: MakeSite, open_path: Path) -> None:
     """A new certificate that nginx doesn't take up is told at once, and as deployed only later."""
     site, listener = make_site(), Listener(open_path, "failed", "recovered", "deployed")
-    extra = site.folder / "extra.conf"
+    extra = site.folder / "extra.map"
     extra.write_text("# nothing\n")
     block = site.block("a.internal", "acme local;")
-    site.configure(block, "include extra.conf;", settings=listener.settings)
+    site.configure(block, "map $uri $extra { include extra.map; }", settings=listener.settings)
     site.start()
     assert site.run("renew").returncode == 0
     listener.told()
@@ -253,7 +253,7 @@ def test_not_served_is_told(make_site: MakeSite, open_path: Path) -> None:
     assert site.run("renew", "--force", "a.internal").returncode == 1
     calls = listener.told()
     assert events(calls) == [("failed", [("a.internal", "not served")])]
-    assert 'unknown directive "oops"' in calls[0]["message"]
+    assert "invalid number of the map parameters" in calls[0]["message"]
     extra.write_text("# nothing\n")
     assert site.run("renew").returncode == 0
     assert sorted(call["event"] for call in listener.told()) == ["deployed", "recovered"]

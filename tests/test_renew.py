@@ -88,15 +88,15 @@ def test_edited_meanwhile(make_site: MakeSite, pebble: Pebble) -> None:
 def test_refused_by_nginx(make_site: MakeSite, pebble: Pebble) -> None:
     """Where nginx refuses a file of the user's the new certificate waits for it to be put right."""
     site = make_site(pebble)
-    extra = site.folder / "extra.conf"
+    extra = site.folder / "extra.map"
     extra.write_text("# nothing\n")
-    site.configure(site.block("patient.example"), "include extra.conf;")
+    site.configure(site.block("patient.example"), "map $uri $extra { include extra.map; }")
     site.start()
     leaf = site.shown("patient.example").leaf
     extra.write_text("oops;\n")
     answer = site.run("renew", "--force", "patient.example")
     assert answer.returncode == 1
-    assert f'unknown directive "oops" in {extra}:1' in answer.stderr
+    assert f"invalid number of the map parameters in {extra}:1" in answer.stderr
     assert site.shown("patient.example").leaf == leaf
     extra.write_text("# nothing\n")
     asked = requests(pebble)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from nginx_acme.nginx.source import TOKEN, WORD
+from nginx_acme.nginx.source import TOKEN, WORD, is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nginx_acme.nginx.source import Directive
 
 _BARE = re.compile(r"""[^ \t\r\n;{}"'#\\]*[^ \t\r\n;{}"'#\\$]""")
+_SPECIAL = re.compile(r"[*?\[\\]")
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\t": "\\t", "\r": "\\r", "\n": "\\n"})
 
 
@@ -65,6 +66,11 @@ def quote(argument: str) -> str:
     if _BARE.fullmatch(argument):
         return argument
     return f'"{argument.translate(_ESCAPES)}"'
+
+
+def exactly(path: str) -> str:
+    """What an `include` has to say for the file at this path and no other one."""
+    return _SPECIAL.sub(r"\\\g<0>", path) if is_pattern(path) else path
 
 
 def argument_spans(text: str, directive: Directive) -> tuple[tuple[int, int], ...]:

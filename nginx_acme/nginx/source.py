@@ -170,6 +170,18 @@ class Source:
         """The folder of the main file, without a slash at its end; there relative includes begin."""
         return self.main.rpartition("/")[0] or "/"
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text of each file by its path."""
+        return {path: file.text for path, file in self.files.items()}
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The folders that are searched for files to include, as far as one pattern names one."""
+        patterns = [one.pattern for one in self.includes.values() if is_pattern(one.pattern)]
+        folders = (pattern.rpartition("/")[0] for pattern in patterns)
+        return frozenset(folder for folder in folders if not is_pattern(folder))
+
     def expand(self, block: Iterable[Directive]) -> Iterator[Directive]:
         """The directives of `block`, with the directives of the files in place of an `include`."""
         unfinished = [iter(block)]
@@ -484,12 +496,16 @@ class _Reading:
         if len(directive.args) != 1:
             raise self._error('invalid number of arguments in "include" directive', directive)
         pattern = _full_name(self._main, directive.args[0])
-        wild = any(character in pattern for character in "*?[")
-        return Include(pattern, tuple(self._glob(pattern)) if wild else (pattern,))
+        return Include(pattern, tuple(self._glob(pattern)) if is_pattern(pattern) else (pattern,))
 
     def _error(self, message: str, directive: Directive) -> ConfigError:
         place = Source(self._main, self.files, self.includes).place(directive)
         return ConfigError(message, place.path, place.line)
+
+
+def is_pattern(path: str) -> bool:
+    """Whether nginx looks for the files that match it, in place of one that is called so."""
+    return any(character in path for character in "*?[")
 
 
 def _full_name(main: str, name: str) -> str:

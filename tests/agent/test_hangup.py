@@ -9,6 +9,8 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.launcher import eventually
 from tests.servers import Program
 
@@ -118,15 +120,33 @@ def test_reading_is_no_hup(make_site: MakeSite) -> None:
     eventually(lambda: body(site) == b"half a.internal")
 
 
-def test_renewal_is_no_hup(make_site: MakeSite) -> None:
-    """The reload for a new certificate doesn't activate such an edit either."""
-    site = started(make_site)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("nginx.conf", "events {} half", id="main file"),
+        pytest.param("answer.inc", 'return 200 "half";', id="included file"),
+        pytest.param("answer.inc", "half", id="mistake in one"),
+        pytest.param("conf.d/new.conf", "acme local;", id="new file in a folder"),
+        pytest.param("more/new.conf", "acme local;", id="new file in a folder elsewhere"),
+    ],
+)
+def test_renewal_is_no_hup(make_site: MakeSite, name: str, text: str) -> None:
+    """The reload for a new certificate takes no edit that nobody has reloaded, whatever it is."""
+    site = make_site()
+    climbing = f"../{site.folder.name}/more/*"
+    included = f"include {site.folder}/conf.d/*.conf; include {climbing}; include answer.inc;"
+    (site.folder / "answer.inc").write_text('return 200 "first";')
+    for folder in ("conf.d", "more"):
+        (site.folder / folder).mkdir()
+    site.configure(site.block("a.internal", LOCAL).replace("return", f"{included} return"))
+    site.start()
+    site.quiet()
     first = site.shown("a.internal").leaf
-    site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "half '))
+    (site.folder / name).write_text(text)
     assert site.run("renew", "--force", "a.internal").returncode == 0
     eventually(lambda: site.shown("a.internal").leaf != first)
     site.quiet()
-    assert body(site) == b"a.internal"
+    assert body(site) == b"first"
 
 
 def test_hup_beside_a_renewal(make_site: MakeSite) -> None:
