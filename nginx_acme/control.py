@@ -182,6 +182,7 @@ def _activate(running: Understood, written: Generation, master: Master) -> None:
             if noted is not None:  # it is the one before, and is to leave what it left
                 disk.replace(drafted.work, noted, mode=0o600, durable=False)
             raise
+        running.files.keep(home.instance.path)
         generation.prune(home.instance.path)
 
 
@@ -225,13 +226,14 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
             return TakenUp(new=False, again=False)
         home.instance.note_workers(worker_marks(master.pid))
     begun = time.time_ns()
-    understood = understand(home.launch, always=True)
+    understood = understand(home.launch, always=True, kept=home.instance.path)
     if understood is None:
         raise NginxAcmeError(f'"{home.main}" can\'t be read, "nginx-acme -t" says why')
     running = _as_started(understood, master)
     written = _written(running, master)
     current = generation.current(running.home.instance.path)
     if written == current and left_to_do(running) == work:
+        running.files.keep(running.home.instance.path)
         return TakenUp(new=False, again=False)
     running.tell_warnings()
     _activate(running, written, master)

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.errors import ConfigError, StateError
+from nginx_acme.kept import Files
 from nginx_acme.master import find_master
-from nginx_acme.nginx.files import glob_files, read_bytes
+from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.plan import Facts, concerns_us, make_plan
 from nginx_acme.plan.settings import refused_in_state_path
@@ -174,6 +175,8 @@ class Understood:
     home: Home
     source: Source
     plan: Plan
+    files: Files
+    """What has read it."""
 
     @property
     def launch(self) -> Launch:
@@ -224,22 +227,25 @@ class Understood:
         return replace(self, home=self.home.sheltered_at(root))
 
 
-def understand(launch: Launch, *, always: bool = False) -> Understood | None:
+def understand(
+    launch: Launch, *, always: bool = False, kept: str | None = None
+) -> Understood | None:
     """Read the configuration; None where no word of it is ours, and nginx judges it alone.
 
     Args:
         launch: what we were started with.
         always: None only for a configuration that is none of ours and can't be read either.
+        kept: the folder of its instance, where it is known.
 
     Raises:
         ConfigError: a mistake in it, with file and line.
         NginxRejected: one that nginx finds first where it can't be read; its words.
     """
-    ours = False
+    ours, files = False, files_of(launch, kept)
 
     def read(path: str) -> bytes:
         nonlocal ours
-        content = read_bytes(path)
+        content = files.read(path)
         ours = ours or b"acme" in content
         return content
 
@@ -261,7 +267,7 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
     root = state_path(launch, source.folder, plan.settings.state_path)
     if plan.ours:
         _refuse_as_state(root, default=root == f"{source.folder}/acme")
-    return Understood(home_at(launch, Store(root)), source, plan)
+    return Understood(home_at(launch, Store(root)), source, plan, files)
 
 
 def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:
@@ -277,6 +283,25 @@ def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:
             return refusal(mistake, scratch, state, test)
     except StateError:
         return mistake
+
+
+def files_of(launch: Launch, kept: str | None = None) -> Files:
+    """What reads the user's files, and knows those that are kept.
+
+    Args:
+        launch: what we were started with.
+        kept: the folder of its instance, where it is known. Else it is looked for where it usually
+            is, and where a file says that the state directory is.
+    """
+    folder = os.path.dirname(launch.main)
+
+    def instance(said: str | None) -> str:
+        root = state_path(launch, folder, said and os.path.join(folder, said))
+        return home_at(launch, Store(root)).instance.path
+
+    files = Files(instance)
+    files.load(kept or instance(None))
+    return files
 
 
 def home_at(launch: Launch, store: Store) -> Home:

@@ -100,6 +100,7 @@ def _switch(understood: Understood, drafted: Generation) -> None:
     home, work = understood.home, left_to_do(understood)
     with home.runtime.lock_generation(home.instance):
         use(home, drafted, work)
+        understood.files.keep(home.instance.path)
         generation.prune(home.instance.path)
     start_agent(home, work, os.getpid())
 

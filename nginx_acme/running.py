@@ -15,9 +15,9 @@ from nginx_acme import disk, generation
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, StateError
-from nginx_acme.launch import Home, home_at, state_path
+from nginx_acme.launch import Home, files_of, home_at, state_path
 from nginx_acme.master import find_master
-from nginx_acme.nginx.files import glob_files, read_bytes
+from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import read_source
 from nginx_acme.process import pid_path
 from nginx_acme.store import Store
@@ -40,7 +40,7 @@ def find_home(launch: Launch, root: str | None = None) -> Home:
         launch: what we were started with.
         root: the state directory, where it is known.
     """
-    said = _said(launch)
+    said = _said(launch, root)
     folder = os.path.dirname(launch.main)
     path = said.get("acme_state_path")
     if root is None:
@@ -62,10 +62,11 @@ def _with_source(home: Home) -> Home:
     return home if work is None or work.source is None else replace(home, source=Store(work.source))
 
 
-def _said(launch: Launch) -> dict[str, str]:
+def _said(launch: Launch, root: str | None) -> dict[str, str]:
     """What the configuration says of the state directory and of the pid file, if it can be read."""
+    files = files_of(launch, None if root is None else home_at(launch, Store(root)).instance.path)
     try:
-        source = read_source(launch.main, read_bytes, glob_files)
+        source = read_source(launch.main, files.read, glob_files)
     except ConfigError:
         return {}
     return {

@@ -49,12 +49,22 @@ def read_bytes(path: str) -> bytes:
     Raises:
         OSError: with the number that open() or pread() has for nginx, also for a folder.
     """
+    return read_with_status(path)[0]
+
+
+def read_with_status(path: str) -> tuple[bytes, os.stat_result]:
+    """The same, and what the file was when that was begun."""
     descriptor = os.open(_encode(path), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(descriptor).st_size
-        return os.read(descriptor, size) if size else b""
+        status = os.fstat(descriptor)
+        return os.read(descriptor, status.st_size) if status.st_size else b"", status
     finally:
         os.close(descriptor)
+
+
+def status_of(path: str) -> os.stat_result:
+    """What a file is now."""
+    return os.stat(_encode(path))
 
 
 def glob_files(pattern: str) -> list[str]:

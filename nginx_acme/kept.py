@@ -1,0 +1,176 @@
+"""Texts of the user's files, kept beside the generation that was made from them.
+
+A file that is what it was when it was read is not opened again: a reload after one edit reads one
+file of ten thousand. What tells that a file is the same is its device, inode, size, mtime and
+ctime, as they were of the descriptor that it was read from. That is not believed
+
+- of a file that changed just before it was read: it may change again within the same tick of the
+  clock that its times come from, and look the same;
+- on a network file system, where we may be shown the times of a minute ago: nginx opens the file
+  and gets what is there now, and so do we;
+- of anything that another user can have written, or that isn't exactly what was written here. Then
+  nothing is kept and everything is read, which is the worst that damage can do.
+
+Texts are kept and not what they mean, which was tried first: to look at a text again takes less
+than a tenth of a second for ten thousand servers, and a reader that has learned something finds it
+at once. Nor is anything unpickled or unmarshalled here, which would run what a damaged file says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from nginx_acme import disk
+from nginx_acme.errors import StateError
+from nginx_acme.nginx.files import read_with_status, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+KEPT = "kept"
+"""The name of the file in the folder of an instance."""
+
+_HEADER = b"nginx-acme kept 1\n"
+_MODE = 0o600
+_DIGEST_SIZE = hashlib.sha256().digest_size
+_COLUMNS = 3
+_SECOND = 1_000_000_000  # nanoseconds, as the next two
+_TICK = 20_000_000  # the longest of a kernel, twice
+_COARSE_TICK = 2 * _SECOND
+_LOCAL = frozenset(
+    {"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay"}
+    | {"ramfs", "squashfs", "tmpfs", "xfs", "zfs"}
+)
+"""File systems that nobody writes to but this kernel."""
+_STATE_PATH = re.compile(rb"""acme_state_path[ \t\r\n]+([^ \t\r\n;"'\\{}#$]+)[ \t\r\n]*;""")
+"""A hint is enough: what is kept in a wrong place is of files that aren't what they were."""
+
+
+class Text(NamedTuple):
+    """What a file had in it, and its state then."""
+
+    state: str
+    content: bytes
+
+
+class Files:
+    """Reads files, but for those that are kept and have not changed.
+
+    Args:
+        find: the folder of the instance, where the state directory is said to be this one.
+        read: the content of a file, and its status when that was begun.
+        look: the status of a file.
+        now: nanoseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str], str],
+        read: Callable[[str], tuple[bytes, os.stat_result]] = read_with_status,
+        look: Callable[[str], os.stat_result] = status_of,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._find = find
+        self._read = read
+        self._look = look
+        self._now = now
+        self._loaded: dict[str, Mapping[str, Text]] = {}
+        self._before: dict[str, Text] = {}
+        self._texts: dict[str, Text] = {}
+        self._devices: dict[int, str] = {}
+
+    def load(self, folder: str) -> None:
+        """Know what is kept in the folder of an instance."""
+        if folder not in self._loaded:
+            self._loaded[folder] = _from_bytes(_own(f"{folder}/{KEPT}"))
+            self._before.update(self._loaded[folder])
+
+    def read(self, path: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            OSError: it can't be read, as nginx is told as well.
+        """
+        before = self._before.get(path)
+        if before is not None and before.state == _state(self._look(path)):
+            self._texts[path] = before
+            return before.content
+        begun = self._now()
+        content, status = self._read(path)
+        if _is_settled(status, begun):
+            self._texts[path] = Text(_state(status), content)
+            self._devices.setdefault(status.st_dev, path)
+        if said := _STATE_PATH.search(content):
+            self.load(self._find(said[1].decode("utf-8", "surrogateescape")))
+        return content
+
+    def keep(self, folder: str) -> None:
+        """Keep what was read, in the folder of an instance; no harm if it can't be written."""
+        remote = {n for n, path in self._devices.items() if disk.file_system(path) not in _LOCAL}
+        texts = {
+            path: text
+            for path, text in self._texts.items()
+            if not remote or int(text.state.partition(" ")[0]) not in remote
+        }
+        if not texts or texts == self._loaded.get(folder):
+            return
+        with suppress(StateError):
+            disk.replace(f"{folder}/{KEPT}", _to_bytes(texts), mode=_MODE, durable=False)
+            self._loaded[folder] = texts
+
+
+def _state(status: os.stat_result) -> str:
+    return (
+        f"{status.st_dev} {status.st_ino} {status.st_size}"
+        f" {status.st_mtime_ns} {status.st_ctime_ns}"
+    )
+
+
+def _is_settled(status: os.stat_result, now: int) -> bool:
+    """Whether another content would have another state; by ctime, for mtime can be set."""
+    tick = _TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
+    return stat.S_ISREG(status.st_mode) and status.st_ctime_ns < now - tick
+
+
+# On disk: a digest of all that follows, the length of the index, the index, the texts
+
+
+def _to_bytes(texts: Mapping[str, Text]) -> bytes:
+    fields = ((path, text.state, str(len(text.content))) for path, text in texts.items())
+    index = "\0".join(map("\0".join, fields)).encode("utf-8", "surrogateescape")
+    rest = b"".join((b"%d\n" % len(index), index, *(text.content for text in texts.values())))
+    return b"".join((_HEADER, hashlib.sha256(rest).digest(), rest))
+
+
+def _from_bytes(data: bytes) -> dict[str, Text]:
+    """What `_to_bytes` wrote; nothing of anything else."""
+    start = len(_HEADER) + _DIGEST_SIZE
+    digest = hashlib.sha256(memoryview(data)[start:]).digest()
+    if data[:start] != _HEADER + digest:
+        return {}
+    end = data.index(b"\n", start) + 1
+    offset = end + int(data[start:end])
+    fields = data[end:offset].decode("utf-8", "surrogateescape").split("\0")
+    texts: dict[str, Text] = {}
+    for path, state, length in zip(*(fields[n::_COLUMNS] for n in range(_COLUMNS)), strict=True):
+        begin, offset = offset, offset + int(length)
+        texts[path] = Text(state, data[begin:offset])
+    return texts
+
+
+def _own(path: str) -> bytes:
+    """The content of a file that nobody else may read or write; nothing of another."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+            return file.read() if ours and not status.st_mode & 0o077 else b""
+    except OSError:
+        return b""
