@@ -20,7 +20,7 @@ from nginx_acme.plan import Facts, make_plan
 from nginx_acme.plan.said import is_variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
@@ -45,14 +45,25 @@ def refusal(
     """
     source = mistake.source
     plan = replace(_nothing(), ours=tuple(_ours(source)))
-    changed = generate(source, plan, Layout(lambda *_: "", (), (), ""))
+    files = source.texts | generate(source, plan, Layout(lambda *_: "", (), (), ""))
+    there = {path: text for path, text in files.items() if path not in mistake.unopened}
     try:
-        said = test(generation.write(folder, source.main, changed, exclude=state))
+        written = generation.write(folder, source.main, there, listed=source.listed, exclude=state)
+        said = test(written)
     except (ConfigError, StateError):
         return mistake
     if said.ok or any(words in line for words in _NOT_TOLD for line in said.lines):
         return mistake
-    return NginxRejected(tuple(map(hint, said.lines)))
+    return NginxRejected(tuple(hint(_opened(line, mistake.unopened)) for line in said.lines))
+
+
+def _opened(line: str, unopened: Mapping[str, ConfigError]) -> str:
+    """The line with the reason for which a file can't be opened where the user has it."""
+    for path, error in unopened.items():
+        before, call, rest = line.partition("] ")
+        if rest.startswith((f'open() "{path}"', f'pread() "{path}"')):
+            return f"{before}{call}{error}"
+    return line
 
 
 def _nothing() -> Plan:

@@ -98,6 +98,14 @@ MISTAKES = [
         id="no include",
     ),
     pytest.param(
+        {
+            "nginx.conf": "events {} include ../outside/a;\nuser x",
+            "../outside/a": "acme_contact x;",
+        },
+        'unexpected end of file, expecting ";" or "}" in nginx.conf:2',
+        id="a file elsewhere",
+    ),
+    pytest.param(
         {"nginx.conf": "events {}\nhttp {\nssl_certificate $acme_certificate;\nacme off; xyz;"},
         'unknown directive "xyz" in nginx.conf:4',
         id="the long form of nginx's own module",
@@ -123,6 +131,17 @@ def test_words_of_nginx(
     argv = (each_nginx, "-t", "-e", "/dev/null", "-c", files_in(folder, without))
     plain = subprocess.run(argv, capture_output=True, check=False, text=True)
     assert plain.stderr.replace(f"{folder}/", "") == f"{said}\n"
+
+
+def test_what_is_no_file(nginx: str, tmp_path: Path) -> None:
+    """Why a file can't be read is said as it is for the user, wherever that file is."""
+    for name in ("sub/folder", "../folder"):
+        files = {"nginx.conf": f"events {{}} acme_contact x;\ninclude {name};", f"{name}/a": ""}
+        main = files_in(tmp_path / "conf", files)
+        said = str(told(nginx, main, tmp_path / f"scratch{len(name)}"))
+        path = f"{tmp_path}/conf/{name}"
+        message = f'pread() "{path}" failed (21: Is a directory) in {main}:2'
+        assert said.splitlines()[0].endswith(f"] {message}")
 
 
 @pytest.mark.parametrize(

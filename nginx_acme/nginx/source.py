@@ -232,14 +232,17 @@ class Unreadable(ConfigError):
     """A configuration with a mistake of the kinds that are found here; `source` is all but that.
 
     A file ends before its mistake there, a block that is not ended with it has `UNFINISHED` as its
-    end, and what can't be opened or is no `include` has no files. So nothing of it may be served;
-    it is what nginx reads, if it comes so far: one that reads file by file and directive by
-    directive may find another mistake before this one.
+    end, and a file that can't be opened is empty; `unopened` has its mistake by its path. So
+    nothing of it may be served. nginx, which goes directive by directive, may find another mistake
+    before this one.
     """
 
-    def __init__(self, mistake: ConfigError, source: Source) -> None:
+    def __init__(
+        self, mistake: ConfigError, source: Source, unopened: Mapping[str, ConfigError]
+    ) -> None:
         super().__init__(mistake.message, mistake.path, mistake.line)
         self.source = source
+        self.unopened = unopened
 
 
 class _Open(NamedTuple):
@@ -426,7 +429,7 @@ def read_source(
     reading.run()
     source = Source(main, reading.files, reading.includes)
     if reading.mistakes:
-        raise Unreadable(reading.mistakes[0], source)
+        raise Unreadable(reading.mistakes[0], source, reading.unopened)
     return source
 
 
@@ -442,6 +445,7 @@ class _Reading:
         self.files: dict[str, SourceFile] = {}
         self.includes: dict[tuple[str, int], Include] = {}
         self.mistakes: list[ConfigError] = []
+        self.unopened: dict[str, ConfigError] = {}
         self._main = main
         self._read = read
         self._glob = glob
@@ -469,7 +473,8 @@ class _Reading:
             message = f'{call}() "{path}" failed ({error.errno}: {error.strerror})'
             if directive is None:
                 raise ConfigError(message) from error
-            self.mistakes.append(self._error(message, directive))
+            self.unopened[path] = self._error(message, directive)
+            self.mistakes.append(self.unopened[path])
             text = ""
         directives, mistake = parse_until_mistake(text, path)
         if mistake is not None:
