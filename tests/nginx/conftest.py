@@ -8,6 +8,6 @@ from tests.nginx.oracle import Oracle
 
 
 @pytest.fixture(scope="session")
-def oracle(nginx: str, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
-    """The installed nginx, to be asked about configurations."""
-    return Oracle(nginx, tmp_path_factory.mktemp("oracle"))
+def oracle(each_nginx: str, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """The installed nginx, then that of the next release, to be asked about configurations."""
+    return Oracle(each_nginx, tmp_path_factory.mktemp("oracle"))
