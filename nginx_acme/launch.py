@@ -38,6 +38,7 @@ from nginx_acme.process import (
 )
 from nginx_acme.store import Store
 from nginx_acme.store.instances import family_name, instance_name
+from nginx_acme.store.kept import without_kept
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -250,7 +251,7 @@ def understand(
         return content
 
     try:
-        source = read_source(launch.main, read, glob_files)
+        source = read_source(launch.main, read, lambda pattern: without_kept(glob_files(pattern)))
     except Unreadable as mistake:
         if not (ours and concerns_us(mistake.source)):
             return None

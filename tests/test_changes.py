@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from nginx_acme.handshake import Question, Refused, ask
 from nginx_acme.store import Identity, Store
 from tests.launcher import eventually
+from tests.servers import LOCALHOST
 from tests.store.bundles import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cryptography import x509
 
     from tests.launcher import Site
     from tests.servers import Pebble
@@ -74,6 +76,23 @@ def test_key_type_changes(make_site: MakeSite, start_pebble: StartPebble) -> Non
     ca.start()
     assert site.run("renew", "--force", "a.example").returncode == 0
     eventually(lambda: isinstance(site.shown("a.example").leaf.public_key(), rsa.RSAPublicKey))
+
+
+def test_second_key_type(make_site: MakeSite, start_pebble: StartPebble) -> None:
+    """Until the second one is there nobody is shown a temporary one, whatever he prefers."""
+    ca = start_pebble()
+    site = make_site(ca)
+    site.configure(site.block("a.example"))
+    restarted(site, ca, site.block("a.example", "acme pebble key=ecdsa:256 key=rsa:2048;"))
+    wanted = Question(LOCALHOST, site.tls, proxy_protocol=False, name="a.example")
+    shown = site.shown("a.example").leaf
+    assert "Pebble" in shown.issuer.rfc4514_string()
+    assert x509.load_der_x509_certificate(ask(replace(wanted, kind="ecdsa"))) == shown
+    with pytest.raises(Refused):
+        ask(replace(wanted, kind="rsa"))
+    ca.start()
+    assert site.run("renew", "--force", "a.example").returncode == 0
+    eventually(lambda: ask(replace(wanted, kind="rsa")))
 
 
 def test_expired(make_site: MakeSite, start_pebble: StartPebble) -> None:

@@ -146,6 +146,28 @@ def test_ephemeral(make_site: MakeSite) -> None:
             assert site.output().count(warning) == times
 
 
+@pytest.mark.parametrize(
+    ("pattern", "state"),
+    [
+        pytest.param("[as]*/*", "acme", id="leads into it"),
+        pytest.param("sites/*", "sites/state", id="finds it"),
+    ],
+)
+def test_state_among_the_includes(make_site: MakeSite, pattern: str, state: str) -> None:
+    """A pattern of the user's finds nothing in the state directory, nor the directory."""
+    site = make_site()
+    (site.folder / "sites").mkdir()
+    for name in ("a", "z"):
+        (site.folder / "sites" / name).write_text(site.block(f"{name}.internal", "acme local;"))
+    site.configure(f"include {pattern};", settings=f"acme_state_path {state};")
+    site.start()
+    assert site.run("-s", "reload").returncode == 0
+    site.stop()
+    site.start()
+    assert [site.shown(f"{name}.internal").status for name in ("a", "z")] == [200, 200]
+    assert site.run("-t").returncode == 0
+
+
 # --- addresses ------------------------------------------------------------------------------
 
 

@@ -26,25 +26,32 @@ _SSL = (
     "trusted_certificate",
 )
 
+_MODULES = ("", "grpc_", "lua_", "proxy_", "uwsgi_")
+
 FROM_FOLDER = frozenset(
     {
         "auth_basic_user_file",
         "auth_jwt_key_file",
         "include",
+        "js_fetch_trusted_certificate",
         "js_import",
         "js_include",
         "js_path",
         "js_preload_object",
+        "lua_ssl_key_log",
+        "proxy_quic_host_key",
         "quic_host_key",
         "ssl_client_certificate",
         "ssl_dhparam",
         "ssl_ech_file",
+        "ssl_encrypted_hello_key",
         "ssl_session_ticket_key",
         "ssl_stapling_file",
     }
-    | {f"{module}ssl_{name}" for module in ("", "proxy_", "grpc_", "uwsgi_") for name in _SSL}
+    | {f"{module}ssl_{name}" for module in _MODULES for name in _SSL}
 )
-"""Directives whose path nginx resolves from the folder of the main file.
+"""Directives whose path nginx resolves from the folder of the main file, and so do its relatives
+and the modules for Lua and JavaScript.
 
 Everything else of nginx is from the prefix (`root`, `alias`, `error_log`, `pid`, `load_module`,
 the `_temp_path`s and caches), or from nowhere (`unix:` sockets).

@@ -27,6 +27,8 @@ from nginx_acme.nginx.source import parse
         ),
         pytest.param("ssl_conf_command VerifyCAFile ../ca.pem;", ["../ca.pem"], id="OpenSSL's"),
         pytest.param("proxy_ssl_conf_command VerifyCAFile ../ca;", ["../ca"], id="to a backend"),
+        pytest.param("lua_ssl_trusted_certificate ../ca;", ["../ca"], id="Lua's"),
+        pytest.param("js_fetch_trusted_certificate ../ca;", ["../ca"], id="JavaScript's"),
     ],
 )
 def test_climbing(text: str, expected: list[str]) -> None:
