@@ -485,6 +485,12 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+def temporary_folder() -> str:
+    """Where anybody may make a folder of his own; in a read-only container that may be one alone."""
+    folders = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - new folders are made there
+    return next((path for path in folders if os.access(path, os.W_OK | os.X_OK)), folders[0])
+
+
 def private_folder(environ: Mapping[str, str]) -> str:
     """A folder for what must be written when the state directory can't be: made, ours, tried.
 

@@ -58,6 +58,8 @@ _FILE_MODE = 0o600
 _USER_MAIN = b".user-main"
 """The link in a generation that says which file of the user it was made from."""
 _TESTED = b".tested-main"
+_BINARY = b".bin"
+"""What nginx appends to the name of a file of `geo` ranges, for what it makes of it there."""
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -137,7 +139,8 @@ class Generation:
         for folder, _, names in os.walk(_bytes(self.path)):
             for path in (os.path.join(folder, name) for name in names):
                 place = _text(os.path.relpath(path, _bytes(self.path)))
-                if os.path.islink(path) or place == os.path.basename(self.user_main):
+                made = path.endswith(_BINARY) and os.path.islink(path.removesuffix(_BINARY))
+                if made or os.path.islink(path) or place == os.path.basename(self.user_main):
                     continue
                 if place == _text(_TESTED):
                     yield place, self.user_main
@@ -334,10 +337,15 @@ class _Folder:
             folder.fill(os.path.join(path, name))
 
     def is_at(self, path: bytes, unread: bytes = b"") -> bool:
-        """Whether exactly this is there; the file `unread` is only looked at from outside."""
+        """Whether exactly this is there, and what nginx makes of it.
+
+        The file `unread` is only looked at from outside.
+        """
+        names = self.links.keys() | self.files.keys() | self.folders.keys()
+        made = {name + _BINARY for name in self.links} - names
         try:
             return (
-                set(os.listdir(path)) == self.links.keys() | self.files.keys() | self.folders.keys()
+                set(os.listdir(path)) - made == names
                 and all(os.readlink(b"%s/%s" % (path, n)) == to for n, to in self.links.items())
                 and all(
                     n == unread or _contains(b"%s/%s" % (path, n), to)

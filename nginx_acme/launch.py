@@ -105,7 +105,8 @@ class Launch:
         Raises:
             StateError: it can't be made.
         """
-        folder = disk.new_folder(self.environ.get("TMPDIR") or "/tmp", 0o700)  # noqa: S108 - ours alone
+        parent = self.environ.get("TMPDIR") or disk.temporary_folder()
+        folder = disk.new_folder(parent, 0o700)
         self.signals.before_end(lambda: shutil.rmtree(folder, ignore_errors=True))
         try:
             yield folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import ipaddress
 import os
 import subprocess
 import time
@@ -486,6 +487,22 @@ class TestNginx:
             [each_nginx, "-t", "-c", written.main], capture_output=True, text=True, check=False
         )
         assert f'unknown directive "nonsense" in {outside}:2' in written.translate(said.stderr)
+
+    def test_made_by_nginx(self, tree: Tree, nginx: str) -> None:
+        """The file that nginx makes beside one of 100,000 ranges makes no other generation."""
+        ranges = (ipaddress.IPv4Address(4 * number) for number in range(100_001))
+        tree.put("geo.conf", "\n".join(f"{start}-{start} x;" for start in ranges))
+        text = f"pid {tree.state}/pid; events {{}} http {{ access_log off; geo $x {{ ranges;"
+        text += " include geo.conf; } }"
+        written = tree.switch({"nginx.conf": text})
+        tested = [nginx, "-t", "-q", "-e", "stderr", "-c", written.main]
+        subprocess.run(tested, capture_output=True, check=True)
+        assert Path(f"{written.path}/geo.conf.bin").exists()
+        assert not tree.conf.joinpath("geo.conf.bin").exists()
+        assert tree.write({"nginx.conf": text}) == written
+        assert dict(written.texts()) == {tree.main: text}
+        tree.put("other.conf")
+        assert tree.write({"nginx.conf": text}) != written
 
     def test_relative_paths(self, open_path: Path, each_nginx: str) -> None:
         """Includes, globs and files that workers read for each request are found as before."""

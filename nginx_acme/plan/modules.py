@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from nginx_acme.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from nginx_acme.nginx.source import Place
     from nginx_acme.plan.certificates import Certificate, Managed
@@ -24,7 +25,7 @@ _SHOWING = "ngx_http_rewrite_module"
 
 def refuse_lacking(
     said: Said,
-    lacks: Container[str],
+    lacks: AbstractSet[str],
     certificates: Iterable[Certificate],
     managed: Iterable[Managed],
 ) -> None:
@@ -33,7 +34,7 @@ def refuse_lacking(
     Raises:
         ConfigError: one of the modules that are needed is in `lacks`.
     """
-    for name, module, place in _needed(said, certificates, managed):
+    for name, module, place in _needed(said, certificates, managed) if lacks else ():
         if module in lacks:
             words = f'"{name}" requires {module}, which this nginx was built without'
             raise ConfigError(words, place.path, place.line)
