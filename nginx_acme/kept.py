@@ -7,38 +7,31 @@ ctime, as they were of the descriptor that it was read from. That is not believe
 - of a file that changed just before it was read: it may change again within the same tick of the
   clock that its times come from, and look the same;
 - on a network file system, where we may be shown the times of a minute ago: nginx opens the file
-  and gets what is there now, and so do we;
-- of anything that another user can have written, or that isn't exactly what was written here. Then
-  nothing is kept and everything is read, which is the worst that damage can do.
+  and gets what is there now, and so do we.
 
 Texts are kept and not what they mean, which was tried first: to look at a text again takes less
 than a tenth of a second for ten thousand servers, and a reader that has learned something finds it
-at once. Nor is anything unpickled or unmarshalled here, which would run what a damaged file says.
+at once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import stat
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from nginx_acme import disk
-from nginx_acme.errors import StateError
+from nginx_acme import disk, sealed
 from nginx_acme.nginx.files import read_with_status, status_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
 KEPT = "kept"
 """The name of the file in the folder of an instance."""
 
-_HEADER = b"nginx-acme kept 1\n"
-_MODE = 0o600
-_DIGEST_SIZE = hashlib.sha256().digest_size
+_KIND = b"kept 1"
 _COLUMNS = 3
 _SECOND = 1_000_000_000  # nanoseconds, as the next two
 _TICK = 20_000_000  # the longest of a kernel, twice
@@ -88,7 +81,8 @@ class Files:
     def load(self, folder: str) -> None:
         """Know what is kept in the folder of an instance."""
         if folder not in self._loaded:
-            self._loaded[folder] = _from_bytes(_own(f"{folder}/{KEPT}"))
+            data = sealed.kept(f"{folder}/{KEPT}", _KIND)
+            self._loaded[folder] = {} if data is None else _from_bytes(data)
             self._before.update(self._loaded[folder])
 
     def read(self, path: str) -> bytes:
@@ -118,10 +112,8 @@ class Files:
             for path, text in self._texts.items()
             if not remote or int(text.state.partition(" ")[0]) not in remote
         }
-        if not texts or texts == self._loaded.get(folder):
-            return
-        with suppress(StateError):
-            disk.replace(f"{folder}/{KEPT}", _to_bytes(texts), mode=_MODE, durable=False)
+        if texts and texts != self._loaded.get(folder):
+            sealed.keep(f"{folder}/{KEPT}", _KIND, _to_bytes(texts))
             self._loaded[folder] = texts
 
 
@@ -138,39 +130,22 @@ def _is_settled(status: os.stat_result, now: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_ctime_ns < now - tick
 
 
-# On disk: a digest of all that follows, the length of the index, the index, the texts
+# On disk: the length of the index, the index, the texts
 
 
 def _to_bytes(texts: Mapping[str, Text]) -> bytes:
     fields = ((path, text.state, str(len(text.content))) for path, text in texts.items())
     index = "\0".join(map("\0".join, fields)).encode("utf-8", "surrogateescape")
-    rest = b"".join((b"%d\n" % len(index), index, *(text.content for text in texts.values())))
-    return b"".join((_HEADER, hashlib.sha256(rest).digest(), rest))
+    return b"".join((b"%d\n" % len(index), index, *(text.content for text in texts.values())))
 
 
 def _from_bytes(data: bytes) -> dict[str, Text]:
-    """What `_to_bytes` wrote; nothing of anything else."""
-    start = len(_HEADER) + _DIGEST_SIZE
-    digest = hashlib.sha256(memoryview(data)[start:]).digest()
-    if data[:start] != _HEADER + digest:
-        return {}
-    end = data.index(b"\n", start) + 1
-    offset = end + int(data[start:end])
-    fields = data[end:offset].decode("utf-8", "surrogateescape").split("\0")
+    """What `_to_bytes` wrote."""
+    begin = data.index(b"\n") + 1
+    offset = begin + int(data[:begin])
+    fields = data[begin:offset].decode("utf-8", "surrogateescape").split("\0")
     texts: dict[str, Text] = {}
     for path, state, length in zip(*(fields[n::_COLUMNS] for n in range(_COLUMNS)), strict=True):
         begin, offset = offset, offset + int(length)
         texts[path] = Text(state, data[begin:offset])
     return texts
-
-
-def _own(path: str) -> bytes:
-    """The content of a file that nobody else may read or write; nothing of another."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-            return file.read() if ours and not status.st_mode & 0o077 else b""
-    except OSError:
-        return b""

@@ -40,6 +40,7 @@ def publish(home: Home, log: Log, now: datetime) -> None:
     try:
         found = replace(gather(home, now), nginx_pid=None, agent_pid=None, last_look=now)
         home.instance.publish(_files(found))
+        home.store.keep_proved(now)
     except NginxAcmeError as error:
         log.warn(f"how the certificates stand can't be published: {error}")
     except Exception as error:  # noqa: BLE001 - no fault of ours in a page stops nginx or a renewal

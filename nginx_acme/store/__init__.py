@@ -10,6 +10,7 @@
         challenges/NAME/      0711, an empty file for each open challenge of an account
         instances/NAME/       0755, how the certificates of an instance stand
       locks/                  0700
+      proved                  0600, see `proved`
 
 Rules
 - A store is opened for reading. Queries write nothing: an unprivileged `nginx-acme -t` asks them,
@@ -38,6 +39,7 @@ from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity
 from nginx_acme.store.instances import Instance, Proof, instance_name, is_instance_name
 from nginx_acme.store.notes import NO_ATTEMPT, Attempt, Issued
 from nginx_acme.store.pending import Pending, PendingOrder
+from nginx_acme.store.proved import Proved
 from nginx_acme.store.records import Access
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class Store:
         self.root = root
         self.is_rehearsal = certificates is not None
         self._certificates = certificates or self._path("certificates")
-        self._access = Access(root)
+        self._access = Access(root, Proved(self._path("proved")))
         self._folders: dict[str, CertificateFolder] | None = None
         self._by_identity: dict[Identity, CertificateFolder] = {}
         self._by_name: dict[str, list[CertificateFolder]] = {}
@@ -214,6 +216,11 @@ class Store:
             and (rank := _rank(folder, bundle, identity, key_type, now)) is not None
         ]
         return max(ranked, key=lambda found: found[0])[1] if ranked else None
+
+    def keep_proved(self, now: datetime) -> None:
+        """Spare whoever reads these certificates next the work of finding out what they are."""
+        self._access.demand()
+        self._access.proved.keep(now)
 
     def _index(self) -> dict[str, CertificateFolder]:
         if self._folders is None:

@@ -130,7 +130,7 @@ class CertificateFolder:
         """The one before the current one; None where there is none that could be served."""
         data = disk.read(self._previous_path(key_type))
         try:
-            bundle = None if data is None else _read_bundle(data)
+            bundle = None if data is None else self._access.proved.read_bundle(data)
         except BadBundle:
             return None
         return None if bundle is None or bundle in self.revocations else bundle
@@ -290,8 +290,17 @@ class CertificateFolder:
         signature = _signature(path)
         look = self._looks.get(key_type, _NOTHING)
         if look.signature != signature:
-            look = self._looks[key_type] = _look_at(path, signature)
+            look = self._looks[key_type] = self._look_at(path, signature)
         return look
+
+    def _look_at(self, path: str, signature: tuple[int, int, int] | None) -> _Look:
+        data = disk.read(path)
+        if data is None:
+            return _NOTHING
+        try:
+            return _Look(signature, self._access.proved.read_bundle(data), None)
+        except BadBundle as error:
+            return _Look(signature, None, str(error))
 
     def _entry(self, key_type: str) -> Fields:
         return records.table(records.table(self._fields.get("key_types")).get(key_type))
@@ -387,27 +396,10 @@ def _signature(path: str) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _look_at(path: str, signature: tuple[int, int, int] | None) -> _Look:
-    data = disk.read(path)
-    if data is None:
-        return _NOTHING
-    try:
-        return _Look(signature, _read_bundle(data), None)
-    except BadBundle as error:
-        return _Look(signature, None, str(error))
-
-
 def _is_key_of(bundle: Bundle, key_pem: bytes) -> bool:
-    from nginx_acme.certificate import fingerprint  # noqa: PLC0415 - as below
+    from nginx_acme.certificate import fingerprint  # noqa: PLC0415 - 60 ms, for this alone
 
     try:
         return fingerprint(key_pem) == fingerprint(bundle.pem)
     except BadBundle:  # a damaged one is nobody's
         return False
-
-
-def _read_bundle(data: bytes) -> Bundle:
-    """Raises BadBundle; see `certificate.read_bundle`."""
-    from nginx_acme.certificate import read_bundle  # noqa: PLC0415 - 60 ms, for nothing if empty
-
-    return read_bundle(data)

@@ -12,10 +12,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nginx_acme import disk
 from nginx_acme.errors import StateError
+
+if TYPE_CHECKING:
+    from nginx_acme.store.proved import Proved
 
 Fields = dict[str, Any]
 
@@ -29,6 +32,7 @@ class Access:
     """Whether a store may be written; shared by everything that hangs on it."""
 
     root: str
+    proved: Proved
     writable: bool = False
 
     def demand(self) -> None:

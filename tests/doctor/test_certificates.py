@@ -22,6 +22,7 @@ from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.proof import Finding as Seen
 from nginx_acme.standing import Standing
 from nginx_acme.store import AccountFolder, Attempt
+from nginx_acme.store.proved import Proved
 from nginx_acme.store.records import Access
 from tests.store.bundles import issue, temporary
 
@@ -35,7 +36,7 @@ ISSUER = Issuer("corp", "https://ca.example/dir", public=False, contacts=("mailt
 CERTIFICATE = Certificate(ISSUER, (Name("a.example"),), None, ("ecdsa:256",), ())
 LATER = Wait(NOW + timedelta(hours=1), "it failed")
 FAILED = Attempt(2, LATER.until, "no (unauthorized)", NOW)
-ACCOUNT = AccountFolder("/accounts/corp_1", ISSUER.directory_url, b"", Access("/"))
+ACCOUNT = AccountFolder("/accounts/corp_1", ISSUER.directory_url, b"", Access("/", Proved("")))
 
 
 def standing(
