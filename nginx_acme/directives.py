@@ -76,7 +76,18 @@ ISSUER_RULES = {
 }
 """The directives inside of an `acme_issuer` block."""
 
-FOREIGN = frozenset({"acme_client", "acme_client_path", "acme_certificate", "acme_shared_zone"})
+FOREIGN = frozenset(
+    {
+        "acme_certificate",
+        "acme_client",
+        "acme_client_path",
+        "acme_dns_port",
+        "acme_dns_ttl",
+        "acme_http_port",
+        "acme_max_response_size",
+        "acme_shared_zone",
+    }
+)
 """Directives of Angie and of nginx's own ACME module: theirs, never called a misspelling."""
 
 

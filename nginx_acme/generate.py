@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme.nginx.edit import Replacement, apply, argument_spans, blank, exactly, quote
 from nginx_acme.nginx.maps import key, sizes
-from nginx_acme.nginx.paths import climbing, inside
+from nginx_acme.nginx.paths import inside, may_be_unmirrored, unmirrored
 from nginx_acme.nginx.source import is_pattern
 from nginx_acme.plan.addresses import HTTPS_PORT
 
@@ -170,7 +170,7 @@ class _Generator:
             text = self._status(location)
             self._edit(location.block.path, Replacement(brace, brace, text))
         self._edit_http()
-        self._edit_climbing_paths()
+        self._edit_unmirrored_paths()
         self._edit_includes()
         return {
             path: apply(self._source.files[path].text, edits) for path, edits in self._edits.items()
@@ -273,15 +273,15 @@ class _Generator:
         )
         return special + _elsewhere(usual)
 
-    def _edit_climbing_paths(self) -> None:
-        """Make absolute what a mirror of the folder can't find (`nginx.paths`)."""
+    def _edit_unmirrored_paths(self) -> None:
+        """Make absolute what a mirror of the folder hasn't (`nginx.paths`)."""
         for file in self._source.files.values():
-            if ".." not in file.text:
+            if not may_be_unmirrored(file.text):
                 continue
             for directive in self._everywhere(file):
                 if (directive.path, directive.start) in self._source.includes:
                     continue
-                for index, argument in climbing(directive):
+                for index, argument in unmirrored(directive):
                     start, end = argument_spans(file.text, directive)[index + 1]
                     absolute = quote(f"{self._source.folder}/{argument}")
                     self._edit(file.path, _keeping_lines(file.text, start, end, absolute))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from typing import TYPE_CHECKING
@@ -129,3 +130,23 @@ def test_however_it_is_asked(site: Site) -> None:
     since = "If-Modified-Since: Thu, 26 Nov 2026 00:00:00 GMT"
     assert ask(site, get, "Host: denied.example", since) == wanted
     assert ask(site, get.replace("GET", "HEAD"), "Host: denied.example") == (200, b"")
+
+
+def test_files_of_workers(make_site: MakeSite) -> None:
+    """What workers open for a request may come later, and lie where they can go alone."""
+    site = make_site()
+    site.settings = "acme_state_path kept/state;"
+    (site.folder / "kept").mkdir(mode=0o700)
+    protected = "auth_basic who; auth_basic_user_file"
+    locations = (
+        f"location /now {{ {protected} now; }} location /later {{ {protected} $host.pass; }}"
+    )
+    server = f"server {{ listen {LOCALHOST}:{site.http}; {locations} }}"
+    (site.folder / "now").write_text("user:{PLAIN}secret\n")
+    site.configure(site.block("a.internal", "acme local;"), server)
+    site.start()
+    (site.folder / "a.internal.pass").write_text("user:{PLAIN}secret\n")
+    password = f"Authorization: Basic {base64.b64encode(b'user:secret').decode()}"
+    for path in ("/now", "/later"):
+        assert ask(site, f"GET {path} HTTP/1.1", "Host: a.internal")[0] == 401
+        assert ask(site, f"GET {path} HTTP/1.1", "Host: a.internal", password)[0] == 404

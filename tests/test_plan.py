@@ -266,6 +266,7 @@ def test_starttls_shows_nothing_at_once() -> None:
         pytest.param("http { types { acme acme; } }", False, id="a type"),
         pytest.param("http { # acme;\n }", False, id="a comment"),
         pytest.param("http { acme_client x https://x; server { acme x; } }", False, id="Angie's"),
+        pytest.param("http { acme_http_port 8080; }", False, id="what only Angie has"),
         pytest.param(
             "http { acme_issuer x { uri https://x; } server { acme_certificate x; } }",
             False,

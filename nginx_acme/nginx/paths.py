@@ -2,14 +2,17 @@
 
 nginx resolves some relative paths from the folder of the main file (the one given with ``-c``)
 and others from its prefix (``-p``). A copy of the main file that lies elsewhere changes the first
-and not the second. Most of them are found again by a mirror of the folder; those that climb out
-of it with ``..`` are not, and must be made absolute. Made absolute from the wrong place they would
-change what is served (``root ../html`` is from the prefix), hence a table and no pattern.
+and not the second. Most of them are found again by a mirror of the folder. Not found are those
+that climb out of it with ``..``, and those that nginx's workers open while it runs: the file may
+come later than the mirror, and they may not be allowed to pass through it. These must be made
+absolute. Made absolute from the wrong place they would change what is served (``root ../html`` is
+from the prefix), hence a table and no pattern.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,15 +60,29 @@ Everything else of nginx is from the prefix (`root`, `alias`, `error_log`, `pid`
 the `_temp_path`s and caches), or from nowhere (`unix:` sockets).
 """
 
+_FOR_EACH_REQUEST = frozenset({"auth_basic_user_file"})
+"""Those that workers open whatever is in them; the others, where they have a variable."""
+_SOME = re.compile(r"\.\.|auth_(?:basic_user|jwt_key)_file|certificate(?:_key)?\s[^;]*\$")
+"""What a text has where `unmirrored` may find anything in it."""
+
 _NO_PATH = ("/", "$", "data:", "engine:", "store:")
+_HOST = re.compile(r"\$\{?(?:host|hostname|http_host|server_name|ssl_server_name)\b")
+"""Variables that begin no absolute path; what others have nobody knows."""
 
 
-def climbing(directive: Directive) -> Iterator[tuple[int, str]]:
-    """Index and text of each argument that is a path out of the main file's folder."""
+def may_be_unmirrored(text: str) -> bool:
+    """Whether it is worth while to look at the directives of a text."""
+    return _SOME.search(text) is not None
+
+
+def unmirrored(directive: Directive) -> Iterator[tuple[int, str]]:
+    """Index and text of each argument that is a path which a mirror of the folder hasn't."""
     if directive.name not in FROM_FOLDER:
         return
     for index, argument in enumerate(directive.args):
-        if ".." in argument.split("/") and not argument.startswith(_NO_PATH):
+        later = directive.name in _FOR_EACH_REQUEST or "$" in argument
+        relative = not argument.startswith(_NO_PATH) or _HOST.match(argument)
+        if relative and (later or ".." in argument.split("/")):
             yield index, argument
 
 

@@ -1,10 +1,10 @@
-"""Which arguments lead out of the main file's folder."""
+"""Which arguments are paths that a mirror of the main file's folder hasn't."""
 
 from __future__ import annotations
 
 import pytest
 
-from nginx_acme.nginx.paths import climbing, inside
+from nginx_acme.nginx.paths import inside, may_be_unmirrored, unmirrored
 from nginx_acme.nginx.source import parse
 
 
@@ -19,6 +19,14 @@ from nginx_acme.nginx.source import parse
         pytest.param("ssl_certificate_key engine:a:../b;", [], id="an engine's"),
         pytest.param("ssl_certificate data:$x/../y;", [], id="data"),
         pytest.param("auth_basic_user_file $dir/../x;", [], id="a variable first"),
+        pytest.param("auth_basic_user_file users;", ["users"], id="opened for each request"),
+        pytest.param("ssl_certificate tls/$name;", ["tls/$name"], id="a name that is not known"),
+        pytest.param(
+            "proxy_ssl_certificate_key tls/$name;", ["tls/$name"], id="a key's, to a backend"
+        ),
+        pytest.param("ssl_certificate tls/name;", [], id="opened at the start"),
+        pytest.param("ssl_certificate ${host}.crt;", ["${host}.crt"], id="a host first"),
+        pytest.param("ssl_certificate $hosts;", [], id="what may be a path"),
         pytest.param(
             "ssl_certificate ../$ssl_server_name;", ["../$ssl_server_name"], id="variable"
         ),
@@ -31,10 +39,11 @@ from nginx_acme.nginx.source import parse
         pytest.param("js_fetch_trusted_certificate ../ca;", ["../ca"], id="JavaScript's"),
     ],
 )
-def test_climbing(text: str, expected: list[str]) -> None:
+def test_unmirrored(text: str, expected: list[str]) -> None:
     """What nginx resolves from the folder, and a mirror of it would miss."""
     (directive,) = parse(text, "/n.conf")
-    assert [argument for _, argument in climbing(directive)] == expected
+    assert [argument for _, argument in unmirrored(directive)] == expected
+    assert may_be_unmirrored(text) or not expected
 
 
 @pytest.mark.parametrize(
