@@ -45,8 +45,8 @@ def reload_and_note(home: Home, master: Master, work: Work) -> None:
     """Reload the nginx of a generation that leaves this to do, and note what it has read then.
 
     Its workers are noted as those of a reload of ours, unless somebody else's came between this
-    one and the last that was known of, or just after it: whoever finds other workers than the noted
-    ones then (the agent) has to look at the user's files.
+    one and the last that was known of, or just after it: then the agent has to look at the user's
+    files, and is told so, since it may be about to watch the main file of a new generation.
 
     Raises:
         ReloadFailed: nginx goes on with what it had.
@@ -63,6 +63,8 @@ def reload_and_note(home: Home, master: Master, work: Work) -> None:
     instance.note_loaded(seen)
     if (not noted or noted & before) and times in {0, 1, None}:
         instance.note_workers(marks)
+    else:
+        instance.wake_agent(look=True)
 
 
 def behind(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nginx_acme.agent.alarms import LOOK, STARTED, SURELY
 from nginx_acme.beside import logs_to_stderr
 from nginx_acme.control import take_up
-from nginx_acme.errors import NginxAcmeError, NginxRejected
+from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
 from nginx_acme.master import since, worker_marks, workers_since
@@ -80,9 +80,15 @@ def _facts(work: Work) -> dict[str, Any]:
 
 
 def _taken_up(home: Home, log: Log, *, surely: bool) -> dict[str, bool]:
-    """What the user's files brought; a mistake in them is said as nginx says it."""
+    """What the user's files brought; a mistake in them is said as nginx says it.
+
+    Raises:
+        StateError: it is no mistake in them, so they are to be looked at again.
+    """
     try:
         return take_up(home, surely=surely)._asdict()
+    except StateError:
+        raise
     except NginxRejected as rejected:
         log.relay(*rejected.lines)
     except NginxAcmeError as error:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 STARTED, SURELY, LOOK, DUE = REASONS = ("started", "surely", "look", "due")
 """Why there is a turn.
 
-The user's files are looked at because somebody has read the generated main file (`LOOK`), or a
-generation has been made from files that changed meanwhile, and a HUP for that may have become one
-with ours (`SURELY`, which needs no other evidence). What is due is got when the agent has started (`STARTED`),
-and when the moment has come, the clock was set or a generation is new (`DUE`).
+The user's files are looked at because somebody has read the generated main file (`LOOK`), or may
+have done so before it was watched; or a HUP of somebody else's came with one of ours, or may have
+become one with it (`SURELY`, which needs no other evidence). What is due is got when the agent has
+started (`STARTED`), and when the moment has come, the clock was set or a generation is new (`DUE`).
 """
 
 _WAKE, _LOOK, _GENERATED = b"wake", b"look", b"generated"
@@ -57,7 +57,7 @@ class Alarms:
         self._timer = _opened(linux.WallClock)
         self._watched = self._folder = -1
         self.deaf: OSError | None = None
-        """Why a HUP isn't noticed; the agent looks from time to time then."""
+        """Why a HUP isn't noticed at once; the agent looks from time to time then."""
         try:
             if self._inotify is not None:
                 self._folder = self._inotify.watch(folder, linux.IN_MOVED_TO | linux.IN_ONLYDIR)
@@ -101,7 +101,7 @@ class Alarms:
         was_set |= self._timer is not None and self._timer.read()
         why = self._happened()
         if moment is not None and (was_set or self._is_deaf or time.time() >= moment):
-            why.add(DUE)
+            why |= {DUE, LOOK} if self._is_deaf else {DUE}
         return why
 
     @property
@@ -132,6 +132,7 @@ class Alarms:
                 self.lost = True
             elif name == _GENERATED:
                 self._watch_main()
+                why.add(LOOK)
             elif name == _WAKE:
                 why.add(DUE)
             elif name == _LOOK or mask & linux.IN_Q_OVERFLOW:
@@ -147,6 +148,7 @@ class Alarms:
         before = self._watched
         try:
             self._watched = self._inotify.watch(self._main, linux.IN_OPEN)
+            self.deaf = self.deaf if self._folder < 0 else None
         except FileNotFoundError:  # the next switch brings another one
             self._watched = -1
         except OSError as error:

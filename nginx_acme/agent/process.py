@@ -114,6 +114,7 @@ class Agent:
         self._again: set[str] = set()
         self._faults = 0
         self._wanted = True
+        self._told_deafness = False
         linux.show_title(f"nginx-acme: agent for {user_main}")
 
     def run(self) -> None:
@@ -136,16 +137,12 @@ class Agent:
         """
         turns: dict[frozenset[str], _Turn] = {}
         alarms = Alarms(master.pid, self._main, self._instance)
-        if alarms.deaf is not None:
-            self._log.error(
-                f"the agent doesn't see a plain HUP ({alarms.deaf.strerror}); reload by"
-                ' "nginx-acme -s reload"'
-            )
         while self._wanted and (not alarms.ended or self._succeeded(alarms)):
             if alarms.lost or not held.lasts():
                 words = "so is the agent, until nginx is reloaded"
                 self._log.error(f'"{self._instance}" is gone, and {words}')
                 break
+            self._tell_deafness(alarms)
             for kind in KINDS:
                 if self._why & kind and kind not in turns:
                     self._begin_turn(kind, turns)
@@ -163,6 +160,15 @@ class Agent:
                     self._take_in(kind, turn)
         for turn in turns.values():
             turn.stop()
+
+    def _tell_deafness(self, alarms: Alarms) -> None:
+        """Say once that a HUP isn't noticed at once."""
+        if alarms.deaf is not None and not self._told_deafness:
+            self._log.error(
+                f"the agent doesn't see a plain HUP at once ({alarms.deaf.strerror}); reload by"
+                ' "nginx-acme -s reload"'
+            )
+        self._told_deafness = alarms.deaf is not None
 
     # nginx --------------------------------------------------------------------------------
 
@@ -216,9 +222,10 @@ class Agent:
             self._next = _bounded(said.get("next"))
 
     def _fault(self, why: str) -> None:
-        """Have the turn once more, after a while."""
+        """Have the turn once more, after a while; what is due sooner isn't put off by a look."""
         self._again.add(why)
-        self._next = time.time() + FAULTS[min(self._faults, len(FAULTS) - 1)]
+        moment = time.time() + FAULTS[min(self._faults, len(FAULTS) - 1)]
+        self._next = moment if why in RENEWING else min(self._next, moment)
         self._faults += 1
 
     def _renew_itself(self, turns: Collection[object]) -> None:
