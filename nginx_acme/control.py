@@ -24,6 +24,7 @@ from nginx_acme.errors import NginxAcmeError, ReloadFailed
 from nginx_acme.launch import free_addresses, is_shelter, understand, utc_now
 from nginx_acme.loaded import reload_and_note
 from nginx_acme.master import find_master, worker_marks
+from nginx_acme.noted import is_unchanged, note_sources
 from nginx_acme.places import borrow
 from nginx_acme.process import check
 from nginx_acme.publish import publish
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from nginx_acme.generation import Generation
     from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.master import Master
+    from nginx_acme.nginx.listen import Listen
     from nginx_acme.work import Work
 
 CLOCK_TICK = 20_000_000
@@ -109,7 +111,8 @@ def _reload(launch: Launch) -> int:
         raise NginxAcmeError(f'nginx is not running, "{understood.pid_file}" names no master')
     running = _as_started(understood, master)
     running.tell_warnings()
-    _activate(running, _written(running, master), master)
+    added = free_addresses(running, listening(master.pid))
+    _activate(running, _written(running, added), added, master)
     publish(running.home, launch.log, utc_now())
     edited = _edited_since(begun, running)
     wake_agent(running.home, left_to_do(running), master.pid, look=edited)
@@ -156,15 +159,15 @@ def _as_started(understood: Understood, master: Master) -> Understood:
     return replace(understood, home=running)
 
 
-def _written(running: Understood, master: Master) -> Generation:
+def _written(running: Understood, added: tuple[Listen, ...]) -> Generation:
     """A generation with something to serve at each path; nobody has judged it yet."""
-    home = running.home
-    free = free_addresses(running, listening(master.pid))
-    home.runtime.open_for_writing()
-    return write(running, placed(running, utc_now()), free)
+    running.home.runtime.open_for_writing()
+    return write(running, placed(running, utc_now()), added)
 
 
-def _activate(running: Understood, written: Generation, master: Master) -> None:
+def _activate(
+    running: Understood, written: Generation, added: tuple[Listen, ...], master: Master
+) -> None:
     """Make nginx read it, if it accepts it; else the generation before stays, or comes back."""
     home, work = running.home, left_to_do(running)
     drafted = Proposal(running, written).accepted()
@@ -183,6 +186,7 @@ def _activate(running: Understood, written: Generation, master: Master) -> None:
                 disk.replace(drafted.work, noted, mode=0o600, durable=False)
             raise
         running.files.keep(home.instance.path)
+        note_sources(running, added, work)
         generation.prune(home.instance.path)
 
 
@@ -225,18 +229,22 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
         if not surely and not _was_told(home, work, master):
             return TakenUp(new=False, again=False)
         home.instance.note_workers(worker_marks(master.pid))
+    if is_unchanged(home):
+        return TakenUp(new=False, again=False)
     begun = time.time_ns()
     understood = understand(home.launch, always=True, kept=home.instance.path)
     if understood is None:
         raise NginxAcmeError(f'"{home.main}" can\'t be read, "nginx-acme -t" says why')
     running = _as_started(understood, master)
-    written = _written(running, master)
+    added = free_addresses(running, listening(master.pid))
+    written = _written(running, added)
     current = generation.current(running.home.instance.path)
     if written == current and left_to_do(running) == work:
         running.files.keep(running.home.instance.path)
+        note_sources(running, added, work)
         return TakenUp(new=False, again=False)
     running.tell_warnings()
-    _activate(running, written, master)
+    _activate(running, written, added, master)
     return TakenUp(new=True, again=_edited_since(begun, running))
 
 

@@ -38,6 +38,10 @@ _LEFTOVER_AGE = 3600.0  # seconds; a write that lives takes milliseconds
 _PROBE = b"\0" * 16384  # bytes; about two certificates with their keys, and their notes
 _POLL = 0.05  # seconds between two looks at a lock that somebody holds
 _EPHEMERAL = frozenset({"overlay", "tmpfs", "ramfs", "rootfs"})
+_LOCAL = frozenset(
+    {"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay"}
+    | {"ramfs", "squashfs", "tmpfs", "xfs", "zfs"}
+)
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))  # proc(5)
 
 
@@ -445,6 +449,11 @@ def probe_writable(folder: str) -> None:
 def is_ephemeral(path: str) -> bool:
     """Whether what is kept at `path` is gone after the next boot or with its container."""
     return file_system(path) in _EPHEMERAL
+
+
+def is_local(path: str) -> bool:
+    """Whether nobody but this kernel writes to the file system of `path`, so a stat tells what is."""
+    return file_system(path) in _LOCAL
 
 
 def file_system(path: str) -> str:

@@ -37,6 +37,7 @@ def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> 
         source.texts | generate(source, understood.plan, layout),
         listed=source.listed,
         exclude=home.state.root,
+        look=understood.seen.note,
     )
 
 

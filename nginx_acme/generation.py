@@ -44,7 +44,7 @@ from nginx_acme.generate import OUTSIDE, mirrored
 from nginx_acme.nginx.paths import inside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 GENERATED = "generated"
 PREVIOUS = "previous"
@@ -162,6 +162,7 @@ def write(
     *,
     listed: Iterable[str] = (),
     exclude: str,
+    look: Callable[[str], object] | None = None,
 ) -> Generation:
     """A generation for the user's configuration, on disk and not in use yet.
 
@@ -174,12 +175,13 @@ def write(
         files: absolute path, as nginx opens it, and text of each file of the configuration.
         listed: the folders in which includes look for files; no other one comes into them.
         exclude: the state directory; where it is below the user's folder it is not mirrored.
+        look: is told of each folder of the user's before it is listed.
 
     Raises:
         StateError: it can't be written; nothing is left behind.
         ConfigError: the user's folder is not what it was when it was read.
     """
-    wanted = _wanted(main, files, listed, exclude)
+    wanted = _wanted(main, files, listed, exclude, look)
     before = current(instance)
     name = _bytes(os.path.basename(main))
     if before is not None and before.user_main == main:
@@ -311,13 +313,20 @@ class _Folder:
                 stack.append(stack[-1].folders.setdefault(part, _Folder()))
         return stack[-1]
 
-    def link_the_rest(self, user: bytes, excluded: os.stat_result | None) -> None:
+    def link_the_rest(
+        self,
+        user: bytes,
+        excluded: os.stat_result | None,
+        look: Callable[[str], object] | None,
+    ) -> None:
         """A link for every entry of the user's folder that is not there yet."""
+        if look is not None:
+            look(_text(user))
         for name in _entries(user, excluded):
             if name not in self.files and name not in self.folders:
                 self.links[name] = os.path.join(user, name)
         for name, folder in self.folders.items():
-            folder.link_the_rest(os.path.join(user, name), excluded)
+            folder.link_the_rest(os.path.join(user, name), excluded, look)
 
     def fill(self, path: bytes) -> None:
         """Write it all into an empty folder."""
@@ -357,7 +366,13 @@ class _Folder:
             return False
 
 
-def _wanted(main: str, files: Mapping[str, str], listed: Iterable[str], exclude: str) -> _Folder:
+def _wanted(
+    main: str,
+    files: Mapping[str, str],
+    listed: Iterable[str],
+    exclude: str,
+    look: Callable[[str], object] | None,
+) -> _Folder:
     """The tree for a configuration."""
     conf_folder = os.path.dirname(main)
     top = _Folder()
@@ -369,7 +384,7 @@ def _wanted(main: str, files: Mapping[str, str], listed: Iterable[str], exclude:
         if below is not None and os.access(_bytes(folder), os.R_OK):
             top.enter(_bytes(below).split(b"/"))
     top.enter(_way_to(exclude, conf_folder))
-    top.link_the_rest(_bytes(conf_folder), _status(_bytes(exclude)))
+    top.link_the_rest(_bytes(conf_folder), _status(_bytes(exclude)), look)
     top.links[_USER_MAIN] = _bytes(main)
     return top
 

@@ -1,11 +1,10 @@
 """Texts of the user's files, kept beside the generation that was made from them.
 
 A file that is what it was when it was read is not opened again: a reload after one edit reads one
-file of ten thousand. What tells that a file is the same is its device, inode, size, mtime and
-ctime, as they were of the descriptor that it was read from. That is not believed
+file of ten thousand. What tells that a file is the same is its state (`manifest`), as that was of
+the descriptor that it was read from. That is not believed
 
-- of a file that changed just before it was read: it may change again within the same tick of the
-  clock that its times come from, and look the same;
+- of a file that changed just before it was read;
 - on a network file system, where we may be shown the times of a minute ago: nginx opens the file
   and gets what is there now, and so do we.
 
@@ -22,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme import disk, sealed
+from nginx_acme.manifest import is_settled, state
 from nginx_acme.nginx.files import read_with_status, status_of
 
 if TYPE_CHECKING:
@@ -33,14 +33,6 @@ KEPT = "kept"
 
 _KIND = b"kept 1"
 _COLUMNS = 3
-_SECOND = 1_000_000_000  # nanoseconds, as the next two
-_TICK = 20_000_000  # the longest of a kernel, twice
-_COARSE_TICK = 2 * _SECOND
-_LOCAL = frozenset(
-    {"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay"}
-    | {"ramfs", "squashfs", "tmpfs", "xfs", "zfs"}
-)
-"""File systems that nobody writes to but this kernel."""
 _STATE_PATH = re.compile(rb"""acme_state_path[ \t\r\n]+([^ \t\r\n;"'\\{}#$]+)[ \t\r\n]*;""")
 """A hint is enough: what is kept in a wrong place is of files that aren't what they were."""
 
@@ -92,13 +84,13 @@ class Files:
             OSError: it can't be read, as nginx is told as well.
         """
         before = self._before.get(path)
-        if before is not None and before.state == _state(self._look(path)):
+        if before is not None and before.state == state(self._look(path)):
             self._texts[path] = before
             return before.content
         begun = self._now()
         content, status = self._read(path)
-        if _is_settled(status, begun):
-            self._texts[path] = Text(_state(status), content)
+        if stat.S_ISREG(status.st_mode) and is_settled(status, begun):
+            self._texts[path] = Text(state(status), content)
             self._devices.setdefault(status.st_dev, path)
         if said := _STATE_PATH.search(content):
             self.load(self._find(said[1].decode("utf-8", "surrogateescape")))
@@ -106,7 +98,7 @@ class Files:
 
     def keep(self, folder: str) -> None:
         """Keep what was read, in the folder of an instance; no harm if it can't be written."""
-        remote = {n for n, path in self._devices.items() if disk.file_system(path) not in _LOCAL}
+        remote = {n for n, path in self._devices.items() if not disk.is_local(path)}
         texts = {
             path: text
             for path, text in self._texts.items()
@@ -115,19 +107,6 @@ class Files:
         if texts and texts != self._loaded.get(folder):
             sealed.keep(f"{folder}/{KEPT}", _KIND, _to_bytes(texts))
             self._loaded[folder] = texts
-
-
-def _state(status: os.stat_result) -> str:
-    return (
-        f"{status.st_dev} {status.st_ino} {status.st_size}"
-        f" {status.st_mtime_ns} {status.st_ctime_ns}"
-    )
-
-
-def _is_settled(status: os.stat_result, now: int) -> bool:
-    """Whether another content would have another state; by ctime, for mtime can be set."""
-    tick = _TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
-    return stat.S_ISREG(status.st_mode) and status.st_ctime_ns < now - tick
 
 
 # On disk: the length of the index, the index, the texts
@@ -145,7 +124,7 @@ def _from_bytes(data: bytes) -> dict[str, Text]:
     offset = begin + int(data[:begin])
     fields = data[begin:offset].decode("utf-8", "surrogateescape").split("\0")
     texts: dict[str, Text] = {}
-    for path, state, length in zip(*(fields[n::_COLUMNS] for n in range(_COLUMNS)), strict=True):
+    for path, seen, length in zip(*(fields[n::_COLUMNS] for n in range(_COLUMNS)), strict=True):
         begin, offset = offset, offset + int(length)
-        texts[path] = Text(state, data[begin:offset])
+        texts[path] = Text(seen, data[begin:offset])
     return texts

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.kept import Files
+from nginx_acme.labels import family_name, instance_name
+from nginx_acme.manifest import Sources
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import Unreadable, read_source
@@ -37,8 +39,8 @@ from nginx_acme.process import (
     prefix_path,
 )
 from nginx_acme.store import Store
-from nginx_acme.store.instances import family_name, instance_name
 from nginx_acme.store.kept import without_kept
+from nginx_acme.unchanged import STATE_PATH_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -49,14 +51,10 @@ if TYPE_CHECKING:
     from nginx_acme.generation import Generation
     from nginx_acme.log import Log
     from nginx_acme.nginx.listen import Address, Listen
-    from nginx_acme.nginx.source import Source
+    from nginx_acme.nginx.source import Directive, Source
     from nginx_acme.plan import Plan
     from nginx_acme.process import Check, Nginx, Signals
     from nginx_acme.store import Instance
-
-STATE_PATH_VARIABLE = "NGINX_ACME_STATE_PATH"
-"""Set by a container image, whose main file isn't ours to write a directive into."""
-
 
 SHELTER = "unsaved"
 """How folders are called that take the place of a state directory that can't or mustn't be written."""
@@ -179,6 +177,8 @@ class Understood:
     plan: Plan
     files: Files
     """What has read it."""
+    seen: Sources
+    """The files and folders that were read for it."""
 
     @property
     def launch(self) -> Launch:
@@ -199,15 +199,35 @@ class Understood:
 
     def arguments(self, name: str) -> tuple[str, ...]:
         """Those of the first directive of this name in the main context; none without one."""
+        return next((one.args for one in self.main_context(name) if one.args), ())
+
+    def main_context(self, name: str) -> Iterator[Directive]:
+        """The directives of this name in the main context."""
         for directive in self.source.expand(self.source.files[self.source.main].directives):
-            if directive.name == name and directive.args:
-                return directive.args
-        return ()
+            if directive.name == name:
+                yield directive
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd in it."""
+        said = self.plan.warnings
+        return tuple(f"{message} in {place}" if place else message for message, place in said)
+
+    @property
+    def ephemeral(self) -> str | None:
+        """A warning, where the state directory is no place to keep anything; None where it is."""
+        root = self.home.store.root
+        if not disk.is_ephemeral(root):
+            return None
+        return (
+            f'the state directory "{root}" goes away with its {disk.file_system(root)}; put it on'
+            f" a volume (-v nginx-acme:{root}), or every new container asks the CA again"
+        )
 
     def tell_warnings(self) -> None:
         """Say what is odd in it."""
-        for message, place in self.plan.warnings:
-            self.launch.log.warn(f"{message} in {place}" if place else message)
+        for warning in self.warnings:
+            self.launch.log.warn(warning)
 
     @property
     def asks(self) -> bool:
@@ -243,16 +263,20 @@ def understand(
         ConfigError: a mistake in it, with file and line.
         NginxRejected: one that nginx finds first where it can't be read; its words.
     """
-    ours, files = False, files_of(launch, kept)
+    ours, seen, files = False, Sources(), files_of(launch, kept)
 
     def read(path: str) -> bytes:
         nonlocal ours
+        seen.note(path)
         content = files.read(path)
         ours = ours or b"acme" in content
         return content
 
+    def find(pattern: str) -> Sequence[str]:
+        return without_kept(glob_files(pattern, seen.note))
+
     try:
-        source = read_source(launch.main, read, lambda pattern: without_kept(glob_files(pattern)))
+        source = read_source(launch.main, read, find)
     except Unreadable as mistake:
         if not (ours and concerns_us(mistake.source)):
             return None
@@ -269,7 +293,7 @@ def understand(
     root = state_path(launch, source.folder, plan.settings.state_path)
     if plan.ours:
         _refuse_as_state(root, default=root == f"{source.folder}/acme")
-    return Understood(home_at(launch, Store(root)), source, plan, files)
+    return Understood(home_at(launch, Store(root)), source, plan, files, seen)
 
 
 def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:

@@ -11,13 +11,16 @@ asked for is not noted, and costs one more.
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.launch import utc_now
+from nginx_acme.manifest import Served, keep_served, state_of
 from nginx_acme.master import worker_marks
 from nginx_acme.reload import RELOAD_WAIT, Opens, reload, wait_for_others
-from nginx_acme.standing import standings
+from nginx_acme.standing import of_folder
+from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,15 +33,34 @@ if TYPE_CHECKING:
     from nginx_acme.work import Work
 
 
-def on_disk(
-    certificates: Iterable[Certificate], store: Store, now: datetime
-) -> Mapping[str, Mapping[str, str]]:
-    """What nginx would read now: serial numbers by the certificate's label and the key type."""
-    found: dict[str, dict[str, str]] = {}
-    for one in standings(certificates, store, now):
-        if one.shown is not None:
-            found.setdefault(one.label, {})[one.key_type] = f"{one.shown.facts.serial:x}"
-    return found
+class OnDisk(NamedTuple):
+    """What nginx would read now: serial numbers by label and key type, and the files."""
+
+    serials: Mapping[str, Mapping[str, str]]
+    served: Served
+
+
+def on_disk(certificates: Iterable[Certificate], store: Store, now: datetime) -> OnDisk:
+    """What nginx would read of these."""
+    serials: dict[str, dict[str, str]] = {}
+    states: dict[str, str] = {}
+    until = math.inf
+    for certificate in certificates:
+        folder = store.find(Identity(*certificate.identity))
+        for path in map(folder.bundle_path, certificate.key_types) if folder else ():
+            states[path] = state_of(path)  # before it is read, so that what changes then is seen
+        for one in of_folder(certificate, folder, now):
+            if one.shown is not None:
+                serials.setdefault(one.label, {})[one.key_type] = f"{one.shown.facts.serial:x}"
+            good = one.bundle if one.usable else None
+            until = min(until, good.facts.not_after.timestamp() if good else 0)
+    return OnDisk(serials, Served(states, int(until) if states else 0))
+
+
+def note_loaded(home: Home, read: OnDisk) -> None:
+    """Note what nginx has read, or reads when it starts in a moment."""
+    home.instance.note_loaded(read.serials)
+    keep_served(home.instance.path, read.served)
 
 
 def reload_and_note(home: Home, master: Master, work: Work) -> None:
@@ -60,7 +82,7 @@ def reload_and_note(home: Home, master: Master, work: Work) -> None:
         marks, times = worker_marks(master.pid), opens.count()
     finally:
         opens.close()
-    instance.note_loaded(seen)
+    note_loaded(home, seen)
     if (not noted or noted & before) and times in {0, 1, None}:
         instance.note_workers(marks)
     else:
@@ -74,6 +96,6 @@ def behind(
     loaded = instance.loaded()
     return [
         label
-        for label, serials in on_disk(certificates, store, now).items()
+        for label, serials in on_disk(certificates, store, now).serials.items()
         if label in loaded and loaded[label] != serials
     ]

@@ -50,9 +50,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
     if command.action == commandline.PASS:
         become(nginx_of(asked).path, command.argv, found_environ(), signals)
 
+    nginx = nginx_of(asked)
+    if command.action == commandline.START:
+        from nginx_acme.unchanged import start_again
+
+        start_again(command, nginx, environ, signals, log)
     from nginx_acme.launch import Launch
 
-    nginx = nginx_of(asked)
     launch = Launch(command, nginx, environ, signals, log)
     if command.action == commandline.COMMAND:
         from nginx_acme.commands import run

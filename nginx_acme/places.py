@@ -20,9 +20,9 @@ from nginx_acme.certificate import new_key, temporary
 from nginx_acme.errors import StateError
 from nginx_acme.generate import Answer, Layout
 from nginx_acme.key_types import file_name
+from nginx_acme.labels import variable_of
 from nginx_acme.plan.addresses import whose_hosts
 from nginx_acme.store import Identity
-from nginx_acme.store.labels import variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -21,7 +21,8 @@ from nginx_acme.directives import hint
 from nginx_acme.draft import Proposal, draft, left_to_do, use, write
 from nginx_acme.errors import StateError
 from nginx_acme.launch import free_addresses, runs, understand, utc_now
-from nginx_acme.loaded import on_disk
+from nginx_acme.loaded import note_loaded, on_disk
+from nginx_acme.noted import note_sources
 from nginx_acme.places import answers, borrow, keep
 from nginx_acme.process import check
 from nginx_acme.publish import publish
@@ -68,8 +69,8 @@ def in_store(
         drafted = draft(understood, replace(places, answers=answered), added)
     if runs(understood):
         return
-    _switch(understood, drafted)
-    home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
+    _switch(understood, drafted, added)
+    note_loaded(home, on_disk(plan.certificates, home.store, utc_now()))
     publish(home, understood.launch.log, utc_now())
     remains.remove(home, understood.launch.log, utc_now())
     if not plan.settings.agent and unfinished(plan.certificates, home.store, utc_now()):
@@ -87,20 +88,22 @@ def in_shelter(understood: Understood) -> None:
     """
     home, plan = understood.home, understood.plan
     home.store.open_for_writing()
-    drafted = draft(understood, placed(understood, utc_now()), free_addresses(understood))
+    added = free_addresses(understood)
+    drafted = draft(understood, placed(understood, utc_now()), added)
     if runs(understood):
         return
-    _switch(understood, drafted)
-    home.instance.note_loaded(on_disk(plan.certificates, home.store, utc_now()))
+    _switch(understood, drafted, added)
+    note_loaded(home, on_disk(plan.certificates, home.store, utc_now()))
     publish(home, understood.launch.log, utc_now())
 
 
-def _switch(understood: Understood, drafted: Generation) -> None:
+def _switch(understood: Understood, drafted: Generation, added: tuple[Listen, ...]) -> None:
     """Let nginx start with it, and with the agent."""
     home, work = understood.home, left_to_do(understood)
     with home.runtime.lock_generation(home.instance):
         use(home, drafted, work)
         understood.files.keep(home.instance.path)
+        note_sources(understood, added, work)
         generation.prune(home.instance.path)
     start_agent(home, work, os.getpid())
 

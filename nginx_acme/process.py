@@ -20,11 +20,18 @@ from nginx_acme.errors import NginxMissing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+    import socket
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import FrameType
     from typing import NoReturn
 
     from nginx_acme.commandline import CommandLine
+else:
+    # The modules without the dash make enums of all that is in these. Importing them would take
+    # longer than the rest of a start with nothing to do.
+    import _signal as signal
+    import _socket as socket
 
 NAMES = ("nginx", "openresty", "angie", "freenginx", "tengine")
 """What the binary may be called, and what nginx and its relatives call themselves."""
@@ -357,8 +364,6 @@ class Run:
 
 
 def _spawn(path: str, argv: Sequence[str], stdout: int, stderr: int) -> int:
-    import signal
-
     return os.posix_spawn(
         path,
         [path, *argv],
@@ -439,7 +444,6 @@ class Signals:
 
     def __init__(self) -> None:
         import _thread
-        import signal
 
         self.hung_up = False
         self._farewells: list[Callable[[], object]] = []
@@ -448,7 +452,7 @@ class Signals:
             for names, action in ((_ENDING, self._end), (_IGNORED, signal.SIG_IGN))
             for number in (getattr(signal, name) for name in names)
         }
-        if self._found[signal.SIGHUP] is not signal.SIG_IGN:  # nohup(1)
+        if self._found[signal.SIGHUP] != signal.SIG_IGN:  # nohup(1)
             signal.signal(signal.SIGHUP, self._hang_up)
         knock, knock_of_signals = os.pipe()
         os.set_blocking(knock_of_signals, False)
@@ -468,11 +472,9 @@ class Signals:
         TERM, INT and QUIT end us until then, which as PID 1 the default would not: those with a
         handler are made default by exec itself (execve(2)).
         """
-        import signal
-
         _default_signals(*_IGNORED, *_CHANGED_BY_PYTHON)
         for number, found in self._found.items():
-            if found is signal.SIG_IGN:
+            if found == signal.SIG_IGN:
                 signal.signal(number, signal.SIG_IGN)
 
     def _hang_up(self, _number: int, _frame: FrameType | None) -> None:
@@ -494,7 +496,6 @@ class Signals:
         are called from here, in one more thread, since they may hang as well.
         """
         import _thread
-        import signal
 
         ending = {getattr(signal, name) for name in _ENDING}
         while ending.isdisjoint(os.read(knock, 1)):
@@ -516,8 +517,6 @@ def end_on_signals() -> Signals:
 
 
 def _default_signals(*names: str) -> None:
-    import signal
-
     for name in names:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -577,8 +576,6 @@ def _detach(
 
     The answer is the pid and, if exec fails, the error's number; exec closes the pipe.
     """
-    import signal
-
     try:
         signal.set_wakeup_fd(-1)
         _default_signals(*_ENDING, *_IGNORED, *_CHANGED_BY_PYTHON)
@@ -616,16 +613,19 @@ def bindable(host: str, port: int, *, ipv6only: bool = True) -> str | None:
 
     Bound as nginx binds (ngx_open_listening_sockets), and never listened on: nobody can connect.
     """
-    import socket
-
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ipv6only))
-            probe.bind((host, port))
+        probe = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        return f"socket() failed ({error.errno}: {error.strerror})"
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ipv6only))
+        probe.bind((host, port))
     except OSError as error:
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         return f"bind() to {shown}:{port} failed ({error.errno}: {error.strerror})"
+    finally:
+        probe.close()
     return None

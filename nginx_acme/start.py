@@ -70,7 +70,8 @@ def _prepared(understood: Understood) -> Understood:
 
 def _prepare_in_store(understood: Understood) -> None:
     home, plan = understood.home, understood.plan
-    _warn_if_ephemeral(understood)
+    if warning := understood.ephemeral:
+        understood.launch.log.warn(warning)
     home.store.open_for_writing()
     if _is_made_elsewhere(understood):
         return
@@ -101,15 +102,6 @@ def _is_made_elsewhere(understood: Understood) -> bool:
     while not runs(understood) and time.monotonic() < end:
         time.sleep(_LOOK)
     return runs(understood)
-
-
-def _warn_if_ephemeral(understood: Understood) -> None:
-    root = understood.home.store.root
-    if disk.is_ephemeral(root):
-        understood.launch.log.warn(
-            f'the state directory "{root}" goes away with its {disk.file_system(root)}; put it on'
-            f" a volume (-v nginx-acme:{root}), or every new container asks the CA again"
-        )
 
 
 # What is missing -------------------------------------------------------------------------

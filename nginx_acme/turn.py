@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nginx_acme.agent.alarms import LOOK, STARTED, SURELY
-from nginx_acme.beside import logs_to_stderr
+from nginx_acme.agent.spawning import logs_to_stderr
 from nginx_acme.control import take_up
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.launch import utc_now

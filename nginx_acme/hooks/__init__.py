@@ -20,8 +20,9 @@ from nginx_acme import disk
 from nginx_acme.hooks.due import calls, heard, next_look, settled
 from nginx_acme.hooks.told import from_fields, to_fields
 from nginx_acme.hooks.words import document, variables
-from nginx_acme.launch import STATE_PATH_VARIABLE, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.overview import gather
+from nginx_acme.unchanged import STATE_PATH_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _WILD = re.compile(rb"[*?[\\]")
 _PIECE = re.compile(
@@ -67,24 +71,35 @@ def status_of(path: str) -> os.stat_result:
     return os.stat(_encode(path))
 
 
-def glob_files(pattern: str) -> list[str]:
+def glob_files(pattern: str, look: Callable[[str], object] | None = None) -> list[str]:
     """The paths that match, sorted by their bytes: glob(3) without flags, in the C locale.
 
     A name that begins with a dot is only matched by a dot. A folder that can't be listed has no
     matches.
+
+    Args:
+        pattern: as it is written, absolute.
+        look: is told of each folder before it is listed, and of each path before it is tried.
     """
     *folders, last = _encode(pattern).split(b"/")
     found = [b""]
     for part in folders:
-        found = [b"%s%s/" % (folder, name) for folder in found for name in _names(folder, part)]
-    found = [folder + name for folder in found for name in _names(folder, last)]
+        found = [
+            b"%s%s/" % (folder, name) for folder in found for name in _names(folder, part, look)
+        ]
+    found = [folder + name for folder in found for name in _names(folder, last, look)]
+    if look is not None and not _WILD.search(last):
+        for path in found:
+            look(_decode(path))
     return [_decode(path) for path in sorted(found) if os.path.lexists(path)]
 
 
-def _names(folder: bytes, part: bytes) -> list[bytes]:
+def _names(folder: bytes, part: bytes, look: Callable[[str], object] | None = None) -> list[bytes]:
     """The names in a folder that match one part of a pattern; the part itself if it is plain."""
     if not _WILD.search(part):
         return [part]
+    if look is not None:
+        look(_decode(folder))
     try:
         names = os.listdir(folder or b".")
     except OSError:

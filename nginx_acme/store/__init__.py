@@ -33,10 +33,11 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.errors import StateError
 from nginx_acme.key_types import KEY_TYPES
+from nginx_acme.labels import instance_name, is_instance_name
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
 from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity
-from nginx_acme.store.instances import Instance, Proof, instance_name, is_instance_name
+from nginx_acme.store.instances import Instance, Proof
 from nginx_acme.store.notes import NO_ATTEMPT, Attempt, Issued
 from nginx_acme.store.pending import Pending, PendingOrder
 from nginx_acme.store.proved import Proved

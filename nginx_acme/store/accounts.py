@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.errors import BadBundle, StateError
+from nginx_acme.labels import variable_of
 from nginx_acme.store import records
-from nginx_acme.store.labels import variable_of
 from nginx_acme.store.limits import KeptLimits
 
 if TYPE_CHECKING:

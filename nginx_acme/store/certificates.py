@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from nginx_acme import disk
 from nginx_acme.errors import BadBundle, StateError
 from nginx_acme.key_types import KEY_TYPES, file_name
+from nginx_acme.labels import label_of
 from nginx_acme.store import records
-from nginx_acme.store.labels import label_of
 from nginx_acme.store.notes import (
     NO_ATTEMPT,
     Attempt,

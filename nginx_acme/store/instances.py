@@ -7,9 +7,7 @@ both of two instances are called nginx.conf, and each start switched the other's
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk
 from nginx_acme.store import records
-from nginx_acme.store.labels import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +32,6 @@ WAIT_BUDGET = timedelta(hours=1)
 _PUBLIC_FOLDER = 0o755
 _PUBLIC_FILE = 0o644
 _DOCUMENT = "status.json"
-_SHORT_HASH = 8
 _PAIR = 2
 
 
@@ -255,28 +251,6 @@ class Instance:
     @property
     def _wait(self) -> str:
         return os.path.join(self.path, "waiting.json")
-
-
-def family_name(conf: str, prefix: str) -> str:
-    """What instances have in common that differ in their hosts alone, as containers made anew do."""
-    return instance_name(conf, prefix, "")
-
-
-def instance_name(conf: str, prefix: str, host: str) -> str:
-    """The name of an instance's folder: of the main file, and a hash of what makes it this one.
-
-    Args:
-        conf: absolute path of the user's main file.
-        prefix: nginx's prefix, absolute.
-        host: the name of this machine.
-    """
-    digest = hashlib.sha256(os.fsencode(f"{conf}\0{prefix}\0{host}")).hexdigest()
-    return f"{label_of(os.path.basename(conf))}-{digest[:_SHORT_HASH]}"
-
-
-def is_instance_name(name: str) -> bool:
-    """Whether `instance_name` may have given it."""
-    return re.fullmatch(rf".+-[0-9a-f]{{{_SHORT_HASH}}}", name) is not None
 
 
 def _proof(noted: records.Fields) -> Proof | None:

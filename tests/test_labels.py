@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nginx_acme.labels import label_of, variable_of
 from nginx_acme.store import Identity, Store
-from nginx_acme.store.labels import label_of, variable_of
 
 HOSTILE = [
     *("", ".", "..", "/", "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb"),

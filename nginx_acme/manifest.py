@@ -1,0 +1,294 @@
+"""What a generation was made from, and what nginx was given with it: has any of it changed?
+
+    Sources      collects what is read, while it is read
+    Manifest     that, and what else a start followed from
+    Served       the certificates that nginx has read, and until when they are good
+
+The last two are kept in the folder of the instance. One stat for each file tells whether it is the
+same, by device, inode, size, mtime and ctime. What was absent and has come counts as well, and a
+folder stands for the names in it. Content is not compared: reading a thousand files is what a
+start with nothing to do wants to avoid.
+
+A file that changed just before it was read may change again within the same tick of the clock that
+its times come from, and look the same. Such sources are not trusted. ctime says so; mtime can be
+set to anything.
+
+What is kept is columns of fields that end with NUL, since a path may have a newline in it, and a
+word at the end, so that what is cut off is known. What can't be understood, or is another
+release's, counts as nothing.
+
+Imported at every start, so its data are plain classes with slots, and nothing but the interpreter
+is needed (json, dataclasses or re would cost more than a thousand stats).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from nginx_acme import __version__, disk
+from nginx_acme.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_MANIFEST, _SERVED = "manifest", "served"
+"""Their names in the folder of an instance."""
+
+_END = "end"
+_ABSENT = "absent"
+_SECOND = 1_000_000_000
+_FINE_TICK = 20_000_000  # nanoseconds; the kernel's tick, twice
+_COARSE_TICK = 2 * _SECOND  # FAT's, the coarsest there is
+
+
+def state_of(path: str) -> str:
+    """The state of a file or folder; one word without one."""
+    try:
+        return state(os.stat(path))
+    except OSError:
+        return _ABSENT
+
+
+def state(status: os.stat_result) -> str:
+    """What tells a file or folder from another and from what it was."""
+    return (
+        f"{status.st_dev} {status.st_ino} {status.st_size}"
+        f" {status.st_mtime_ns} {status.st_ctime_ns}"
+    )
+
+
+def is_settled(status: os.stat_result, now: int) -> bool:
+    """Whether another content would have another state, `now` being when it was looked at, in ns."""
+    tick = _FINE_TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
+    return status.st_ctime_ns <= now - tick
+
+
+class Sources:
+    """The files and folders that were read, and what they were then, by their paths.
+
+    `now`: nanoseconds since the epoch.
+    """
+
+    __slots__ = ("_now", "devices", "settled", "states")
+
+    def __init__(
+        self,
+        states: Mapping[str, str] | None = None,
+        *,
+        settled: bool = True,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._now = now
+        self.states = dict(states or {})
+        self.devices: dict[int, str] = {}
+        """One of the paths on each device, of those that were noted here."""
+        self.settled = settled
+        """Whether none of them had changed just before, nor can change without looking so."""
+
+    def note(self, path: str) -> None:
+        """Look at a file before it is read, or at a folder before it is listed.
+
+        The first look counts: what is changed between the look and the reading looks changed to
+        the next one, never the other way round.
+        """
+        if path in self.states:
+            return
+        try:
+            status = os.stat(path)
+        except OSError:
+            self.states[path] = _ABSENT
+            return
+        self.states[path] = state(status)
+        self.devices.setdefault(status.st_dev, path)
+        self.settled &= is_settled(status, self._now())
+
+    def changed(self) -> bool:
+        """Whether one of them is not what it was, or can't be told from what it was."""
+        if not self.settled:
+            return True
+        for path, before in self.states.items():  # noqa: SIM110 - ten thousand times
+            if state_of(path) != before:
+                return True
+        return False
+
+
+class Manifest:
+    """What a generation was made from, and what a start with it does.
+
+    - `generation`: where the link to the current one leads;
+    - `sources`: what was read for it;
+    - `context`: what else must be equal, in the words of whoever starts nginx;
+    - `added`: the addresses that were added, as host, port and ipv6only; they must be free;
+    - `left_out`: whether others were left out, since they were not;
+    - `pid_file`, `error_log`: nginx's;
+    - `agent`: the facts that it is started with (`agent.spawning`); empty where none is wanted;
+    - `warnings`: what the operator is told at each start.
+    """
+
+    __slots__ = (
+        "added",
+        "agent",
+        "context",
+        "error_log",
+        "generation",
+        "left_out",
+        "pid_file",
+        "sources",
+        "warnings",
+    )
+
+    def __init__(
+        self,
+        *,
+        generation: str,
+        sources: Sources,
+        context: Sequence[str],
+        added: Iterable[tuple[str, int, bool]],
+        left_out: bool,
+        pid_file: str,
+        error_log: str,
+        agent: str,
+        warnings: Sequence[str],
+    ) -> None:
+        self.generation = generation
+        self.sources = sources
+        self.context = tuple(context)
+        self.added = tuple(added)
+        self.left_out = left_out
+        self.pid_file = pid_file
+        self.error_log = error_log
+        self.agent = agent
+        self.warnings = tuple(warnings)
+
+
+def keep_manifest(folder: str, manifest: Manifest) -> None:
+    """Keep it in the folder of an instance.
+
+    Raises:
+        StateError: it can't be written.
+    """
+    facts = (manifest.generation, manifest.pid_file, manifest.error_log, manifest.agent)
+    sources, added = manifest.sources, manifest.added
+    columns = (
+        (*facts, _flag(sources.settled), _flag(manifest.left_out)),
+        manifest.context,
+        manifest.warnings,
+        [host for host, _, _ in added],
+        [str(port) for _, port, _ in added],
+        [_flag(only) for _, _, only in added],
+        sources.states.keys(),
+        sources.states.values(),
+    )
+    _keep(f"{folder}/{_MANIFEST}", columns)
+
+
+def kept_manifest(folder: str) -> Manifest | None:
+    """The one in the folder of an instance; None where there is none that can be understood."""
+    try:
+        facts, context, warnings, hosts, ports, only, paths, states = _kept(f"{folder}/{_MANIFEST}")
+        generation, pid_file, error_log, agent, settled, left_out = facts
+        return Manifest(
+            generation=generation,
+            sources=Sources(_paired(paths, states), settled=settled == _flag(True)),
+            context=context,
+            added=[
+                (host, int(port), each == _flag(True))
+                for host, port, each in zip(hosts, ports, only, strict=True)
+            ],
+            left_out=left_out == _flag(True),
+            pid_file=pid_file,
+            error_log=error_log,
+            agent=agent,
+            warnings=warnings,
+        )
+    except ValueError:
+        return None
+
+
+class Served:
+    """The files of certificates that nginx has read, by their paths.
+
+    `until` is the end of the first of them, in seconds since the epoch; 0 where one of them is none
+    to stay: a temporary one, or another's.
+    """
+
+    __slots__ = ("states", "until")
+
+    def __init__(self, states: Mapping[str, str], until: int) -> None:
+        self.states = states
+        self.until = until
+
+    def usable(self, now: float) -> bool:
+        """Whether each is the one that was read, and still good."""
+        if now >= self.until:
+            return False
+        for path, before in self.states.items():  # noqa: SIM110 - as above
+            if state_of(path) != before:
+                return False
+        return True
+
+
+def keep_served(folder: str, served: Served) -> None:
+    """Keep it in the folder of an instance.
+
+    Raises:
+        StateError: it can't be written.
+    """
+    columns = ([str(served.until)], served.states.keys(), served.states.values())
+    _keep(f"{folder}/{_SERVED}", columns)
+
+
+def kept_served(folder: str) -> Served | None:
+    """What is kept there; None where that is nothing that can be understood."""
+    try:
+        (until,), paths, states = _kept(f"{folder}/{_SERVED}")
+        return Served(_paired(paths, states), int(until))
+    except ValueError:
+        return None
+
+
+# --- on disk --------------------------------------------------------------------------------
+
+
+def _flag(value: bool) -> str:  # noqa: FBT001 - what it is for
+    return "1" if value else "0"
+
+
+def _paired(paths: Sequence[str], states: Sequence[str]) -> dict[str, str]:
+    return dict(zip(paths, states, strict=True))
+
+
+def _keep(path: str, columns: Iterable[Iterable[str]]) -> None:
+    fields = [_header()]
+    for column in columns:
+        start = len(fields)
+        fields += ["", *column]
+        fields[start] = str(len(fields) - start - 1)
+    fields.append(_END)
+    text = "\0".join(fields).encode("utf-8", "surrogateescape")
+    disk.replace(path, text, mode=0o600, durable=False)
+
+
+def _kept(path: str) -> list[list[str]]:
+    """The columns that `_keep` wrote; ValueError for anything else, and for nothing."""
+    try:
+        text = disk.read(path) or b""
+    except StateError as error:
+        raise ValueError(path) from error
+    fields = text.decode("utf-8", "surrogateescape").split("\0")
+    if fields[0] != _header() or fields[-1] != _END:
+        raise ValueError(path)
+    columns, place, end = [], 1, len(fields) - 1
+    while place < end:
+        start = place + 1
+        place = start + max(int(fields[place]), 0)
+        columns.append(fields[start:place])
+    if place != end:
+        raise ValueError(path)
+    return columns
+
+
+def _header() -> str:
+    return f"nginx-acme {__version__}"

@@ -1,0 +1,88 @@
+"""What is noted when a generation is taken into use, for who asks next whether anything changed.
+
+    note_sources    after the switch: what it was made from, and what a start with it does
+    is_unchanged    whether what the current generation was made from is what it was
+
+That it can't be written costs time, never more: everything is read again. So it is where a file is
+on a network file system, which shows the times of a minute ago.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from nginx_acme import disk
+from nginx_acme.beside import agent_facts
+from nginx_acme.errors import StateError
+from nginx_acme.manifest import Manifest, keep_manifest, kept_manifest
+from nginx_acme.places import NAMELESS
+from nginx_acme.unchanged import context_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nginx_acme.launch import Home, Understood
+    from nginx_acme.nginx.listen import Listen
+    from nginx_acme.work import Work
+
+
+def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) -> None:
+    """Note what the current generation was made from.
+
+    Args:
+        understood: the configuration.
+        added: the addresses that were added.
+        work: what it leaves to do.
+    """
+    home, launch = understood.home, understood.launch
+    for path in _more_sources(understood):
+        understood.seen.note(path)
+    if not all(map(disk.is_local, understood.seen.devices.values())):
+        understood.seen.settled = False
+    manifest = Manifest(
+        generation=os.readlink(home.instance.generated),
+        sources=understood.seen,
+        context=context_of(launch.command, launch.nginx, launch.environ),
+        added=[(*one.address, one.ipv6only) for one in added],
+        left_out=len(added) < len(understood.plan.added),
+        pid_file=work.pid_file,
+        error_log=work.error_log,
+        agent=agent_facts(home, work) if work.agent else "",
+        warnings=tuple(filter(None, (*understood.warnings, understood.ephemeral))),
+    )
+    with suppress(StateError):
+        keep_manifest(home.instance.path, manifest)
+
+
+def is_unchanged(home: Home) -> bool:
+    """Whether what the current generation was made from is still what it was."""
+    made = kept_manifest(home.instance.path)
+    try:
+        generation = os.readlink(home.instance.generated)
+    except OSError:
+        return False
+    return (
+        made is not None
+        and made.generation == generation
+        and not made.left_out
+        and not made.sources.changed()
+    )
+
+
+def _more_sources(understood: Understood) -> Iterator[str]:
+    """What it depends on besides the configuration: the program, and who is answered for."""
+    launch = understood.launch
+    yield launch.nginx.path
+    for directive in understood.main_context("load_module"):
+        yield from (os.path.join(launch.prefix, module) for module in directive.args)
+    yield from (issuer.account_key for issuer in understood.plan.issuers if issuer.account_key)
+    root = understood.home.store.root
+    yield f"{root}/accounts"
+    for name in disk.names_in(f"{root}/accounts"):
+        yield f"{root}/accounts/{name}/account.json"
+        yield f"{root}/accounts/{name}/key.pem"
+    nameless = f"{root}/certificates/{NAMELESS}"
+    for name in disk.names_in(nameless):
+        yield f"{nameless}/{name}"
