@@ -35,9 +35,8 @@ class Program:
 def judge_program(program: Program) -> Iterator[Finding]:
     """Whether this build can serve what is generated."""
     version = ".".join(map(str, program.version))
-    shown = (
-        f"{program.name} {version}" if program.name == "nginx" else f"{program.name} ({version})"
-    )
+    relative = program.name != "nginx"
+    shown = f"{program.name} (nginx {version})" if relative else f"nginx {version}"
     if program.version < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         yield odd(BINARY, program.path, f"{shown}, older than {oldest}", "upgrade nginx")

@@ -37,6 +37,12 @@ def test_program(change: dict[str, Any], verdicts: list[str]) -> None:
     assert [one.verdict.value for one in judge_program(replace(PROGRAM, **change))] == verdicts
 
 
+def test_relative() -> None:
+    """A relative of nginx is told with the nginx that it is."""
+    (finding,) = judge_program(replace(PROGRAM, name="angie", version=(1, 29, 3)))
+    assert finding.words == "angie (nginx 1.29.3)"
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
