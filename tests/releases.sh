@@ -63,7 +63,8 @@ apt() {
         -o Dir::Etc::SourceList="$work/sources" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::Etc::PreferencesParts=/dev/null -o Dir::State::Lists="$work/lists" \
         -o Dir::State::status=/dev/null -o Dir::Cache="$work" \
-        -o Dir::Cache::Archives="$work/archives" -o Acquire::Languages=none \
+        -o Dir::Cache::Archives="$work/archives" -o Dir::Cache::pkgcache=packages \
+        -o Dir::Cache::srcpkgcache=sources.packages -o Acquire::Languages=none \
         -o APT::Sandbox::User= "$@"
 }
 
