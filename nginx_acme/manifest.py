@@ -207,6 +207,15 @@ def kept_manifest(folder: str) -> Manifest | None:
         return None
 
 
+def forget_manifest(folder: str) -> None:
+    """Let the next start of an instance be one like the first.
+
+    Raises:
+        StateError: it can't be removed.
+    """
+    disk.remove(f"{folder}/{_MANIFEST}")
+
+
 class Served:
     """The files of certificates that nginx has read, by their paths.
 

@@ -7,10 +7,12 @@ import shutil
 import signal
 import socket
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme.certificate import temporary
 from tests.launcher import LAUNCHER, eventually
 from tests.servers import LOCALHOST, Program
 
@@ -281,3 +283,24 @@ def test_copied_state(site: Site) -> None:
     shutil.rmtree(site.state)
     (site.folder / "copy").rename(site.state)
     assert not is_quick(site)
+
+
+def test_nginx_that_does_not_come(make_site: MakeSite) -> None:
+    """What only nginx misses is told with the user's path, at the second start at the latest."""
+    site = make_site()
+    tls = site.folder / "tls"
+    tls.mkdir()
+    own = temporary(["own.example"], "ecdsa:256", datetime.now(UTC)).pem
+    said = "ssl_certificate tls/own.pem; ssl_certificate_key tls/own.pem;"
+    site.configure(site.block("a.example", LOCAL), site.block("own.example", said))
+    (tls / "own.pem").write_bytes(own)
+    restart(site)
+    (tls / "own.pem").unlink()
+    assert site.launch().wait() == 1
+    eventually(lambda: not (site.instance / "manifest").exists(), "the end of its manifest")
+    told = site.run()
+    assert told.returncode == 1
+    assert f'cannot load certificate "{tls}/own.pem"' in told.stderr
+    (tls / "own.pem").write_bytes(own)
+    restart(site)
+    assert is_quick(site)

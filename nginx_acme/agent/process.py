@@ -28,7 +28,8 @@ import time
 from nginx_acme import disk
 from nginx_acme.agent import linux
 from nginx_acme.agent.alarms import DUE, LOOK, REASONS, STARTED, SURELY, Alarms
-from nginx_acme.errors import NginxAcmeError
+from nginx_acme.errors import NginxAcmeError, StateError
+from nginx_acme.manifest import forget_manifest
 from nginx_acme.master import exists, find_master
 from nginx_acme.process import found_environ
 
@@ -118,8 +119,13 @@ class Agent:
         linux.show_title(f"nginx-acme: agent for {user_main}")
 
     def run(self) -> None:
-        """Stay as long as nginx does; only one agent of an instance does."""
+        """Stay as long as nginx does; only one agent of an instance does.
+
+        Where nginx never came, the next start tests the configuration, and says why.
+        """
         master = self._started_master()
+        if master is None:
+            self._forget()
         end = time.monotonic() + LOCK_WAIT
         while master is not None and time.monotonic() < end:
             held = disk.try_lock(self._lock)
@@ -189,6 +195,12 @@ class Agent:
             if not exists(self._starter):  # a daemon leaves it so, a moment before
                 end = min(end, time.monotonic() + DAEMON_WAIT)
         return master
+
+    def _forget(self) -> None:
+        try:
+            forget_manifest(self._instance)
+        except StateError as error:
+            self._log.error(str(error))
 
     # Turns --------------------------------------------------------------------------------
 
