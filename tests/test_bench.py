@@ -86,7 +86,9 @@ def test_bench(newer_pebble: str, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     tables = {table["part"]: table["rows"] for table in json.loads(report.read_text())["tables"]}
-    (first,), (warm,), (generation,) = (tables[part] for part in ("first", "warm", "generation"))
-    assert 10 <= first["requests"]["median"] <= 12
-    assert warm["on_top/python"]["median"] > 0
-    assert 5 < generation["MiB"]["median"] < 100
+    rows = {part: row for part, (row,) in tables.items()}
+    assert 10 <= rows["first"]["requests"]["median"] <= 12
+    assert rows["warm"]["on_top/python"]["median"] > 0
+    assert 5 < rows["generation"]["MiB"]["median"] < 100
+    assert rows["reload"]["files_read"]["median"] == 1
+    assert 5 < rows["beside"]["agent_MiB"]["median"] < 50

@@ -25,7 +25,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import first, generation, warm
+from tests.bench import beside, first, generation, reload, warm
 from tests.bench.figures import Table, to_json, to_text
 from tests.bench.options import Options, environ_for, launcher
 from tests.bench.processes import adopt_orphans
@@ -47,7 +47,13 @@ if TYPE_CHECKING:
 
 REPORT = ROOT / "build" / "bench.json"
 
-PARTS = {"first": first, "warm": warm, "generation": generation}
+PARTS = {
+    "first": first,
+    "warm": warm,
+    "generation": generation,
+    "reload": reload,
+    "beside": beside,
+}
 
 PACKAGES = ("nginx-acme", "aiohttp", "cryptography", "httpx", "josepy")
 

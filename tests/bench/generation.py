@@ -50,7 +50,7 @@ def _row(site: Site, options: Options) -> Row:
         return then()
 
     rounds = in_turn(
-        -(-options.rounds_with(site.kind.managed) * 2 // 3),
+        options.few_rounds_with(site.kind.managed),
         test=lambda: changed(lambda: site.run("-t")),
         nginx_test=lambda: bare.run("-t"),
         start=lambda: changed(site.start),

@@ -38,6 +38,10 @@ class Options:
             return self.rounds
         return next((rounds for most, rounds in RUNS if servers <= most), 1)
 
+    def few_rounds_with(self, servers: int) -> int:
+        """The same for what takes several times as long."""
+        return self.rounds or -(-self.rounds_with(servers) * 2 // 3)
+
 
 def launcher() -> tuple[str, ...]:
     """The `nginx-acme` that a user starts, which pip has made."""

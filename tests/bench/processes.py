@@ -92,6 +92,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str], log: Path) -> Took:
 class Server:
     """A program that becomes the nginx `binary` and listens on a port of loopback."""
 
+    _all: set[int] = set()  # noqa: RUF012 - none of them is what another left behind
+    """The pid of each that was started."""
+
     def __init__(
         self, argv: Sequence[str], environ: Mapping[str, str], log: Path, *, binary: str, port: int
     ) -> None:
@@ -99,9 +102,19 @@ class Server:
         self._log = log
         self._binary = os.path.realpath(binary)
         self._port = port
+        self._took: tuple[float, float] | None = None
         self._others = children()
         self._begin = time.perf_counter()
         self.pid = _spawn((*dies_with_us(), *argv), environ, log)
+        self._all.add(self.pid)
+
+    def __enter__(self) -> Self:
+        """It was started already."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop it, unless that is done."""
+        self.stop()
 
     def accepting(self, seconds: float) -> float:
         """Wait until it is nginx and accepts a connection; seconds since it was started.
@@ -113,11 +126,11 @@ class Server:
         """
         while not (self._is_nginx() and listens(self._port)):
             passed = time.perf_counter() - self._begin
-            self._look_after(passed, seconds)
+            self._look_after(passed, seconds, "a connection")
             time.sleep(max(SHORTEST_LOOK, PRECISION * passed))
         return time.perf_counter() - self._begin
 
-    def until(self, is_so: Callable[[], bool], seconds: float) -> float:
+    def until(self, is_so: Callable[[], bool], seconds: float, what: str = "an answer") -> float:
         """Wait until something is so; the seconds that it took.
 
         Raises:
@@ -126,13 +139,13 @@ class Server:
         begin = time.perf_counter()
         while not is_so():
             passed = time.perf_counter() - begin
-            self._look_after(passed, seconds)
+            self._look_after(passed, seconds, what)
             time.sleep(max(SHORTEST_LOOK, PRECISION * passed))
         return time.perf_counter() - begin
 
     def beside(self) -> list[int]:
         """What it has left behind and what still runs of that."""
-        return sorted(children() - self._others - {self.pid})
+        return sorted(children() - self._others - self._all)
 
     def calm(self, seconds: float) -> None:
         """Wait until what it has left behind has nothing more to do for now."""
@@ -146,14 +159,15 @@ class Server:
                 since = time.perf_counter()
             return time.perf_counter() - since > CALM
 
-        self.until(is_calm, seconds)
+        self.until(is_calm, seconds, "the agent to rest")
 
     def stop(self) -> tuple[float, float]:
         """End it and collect it; CPU seconds of it, and of what it left behind."""
-        os.kill(self.pid, signal.SIGTERM)
-        left = self.beside()
-        cpu = _collect(self.pid)
-        return cpu, sum(map(_collect, left))
+        if self._took is None:
+            os.kill(self.pid, signal.SIGTERM)
+            left = self.beside()
+            self._took = _collect(self.pid), sum(map(_collect, left))
+        return self._took
 
     def _is_nginx(self) -> bool:
         try:
@@ -161,11 +175,13 @@ class Server:
         except OSError:
             return False
 
-    def _look_after(self, passed: float, seconds: float) -> None:
+    def _look_after(self, passed: float, seconds: float, what: str) -> None:
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             raise ServerFailed(f"{' '.join(self._argv)} has ended\n{_end_of(self._log)}")
         if passed > seconds:
-            raise ServerFailed(f"{self._argv[0]}: waited {seconds:g} s\n{_end_of(self._log)}")
+            raise ServerFailed(
+                f"{self._argv[0]}: waited {seconds:.0f} s for {what}\n{_end_of(self._log)}"
+            )
 
 
 def children(pid: int | None = None) -> set[int]:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +26,7 @@ from tests.bench.processes import Server, Took, run
 from tests.servers import LOCALHOST, fetch, free_port, nginx_conf
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tests.bench.options import Options
 
@@ -126,14 +128,23 @@ class Nginx:
 
     def start(self) -> Took:
         """What it takes until it accepts a connection; stopped again, with what is beside it."""
-        server = self.server()
-        try:
+        with self.server() as server:
             seconds = server.accepting(self.seconds)
-            server.until(lambda: self.edition() is not None, self.seconds)
-            server.calm(self.seconds)
-        finally:
+            self._settle(server)
             cpu, beside = server.stop()
         return Took(seconds, cpu, beside=beside)
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        """It, serving, with nothing under way."""
+        with self.server() as server:
+            server.accepting(self.seconds)
+            self._settle(server)
+            yield server
+
+    def _settle(self, server: Server) -> None:
+        server.until(lambda: self.edition() is not None, self.seconds)
+        server.calm(self.seconds)
 
     def edition(self) -> int | None:
         """Which edition of the configuration is served; None: none."""
@@ -191,7 +202,8 @@ class Site(Nginx):
 
     def copy(self) -> Copy:
         """Nginx alone, on its own copy of what was generated and with ports of its own."""
-        return Copy(self, self._generated(), Path(f"{self.prefix}-copy"), self._options)
+        folder = Path(tempfile.mkdtemp(dir=self.prefix.parent))
+        return Copy(self, self._generated(), folder / "copy", self._options)
 
     def _generated(self) -> Path:
         instances = self._state / "instances"
