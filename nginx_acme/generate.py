@@ -281,10 +281,9 @@ class _Generator:
             for directive in self._everywhere(file):
                 if (directive.path, directive.start) in self._source.includes:
                     continue
-                for index, argument in unmirrored(directive):
+                for index, path in unmirrored(directive, self._source.folder):
                     start, end = argument_spans(file.text, directive)[index + 1]
-                    absolute = quote(f"{self._source.folder}/{argument}")
-                    self._edit(file.path, _keeping_lines(file.text, start, end, absolute))
+                    self._edit(file.path, _keeping_lines(file.text, start, end, quote(path)))
 
     def _edit_includes(self) -> None:
         """Let every include find the copies, and none find what wasn't there to be read."""

@@ -39,7 +39,7 @@ from nginx_acme.process import (
     prefix_path,
 )
 from nginx_acme.store import Store
-from nginx_acme.store.kept import without_kept
+from nginx_acme.store.own import without_own
 from nginx_acme.unchanged import STATE_PATH_VARIABLE
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def understand(
         return content
 
     def find(pattern: str) -> Sequence[str]:
-        return without_kept(glob_files(pattern, seen.note))
+        return without_own(glob_files(pattern, seen.note))
 
     try:
         source = read_source(launch.main, read, find)

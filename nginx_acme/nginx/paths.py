@@ -61,7 +61,12 @@ the `_temp_path`s and caches), or from nowhere (`unix:` sockets).
 """
 
 _FOR_EACH_REQUEST = frozenset({"auth_basic_user_file"})
-"""Those that workers open whatever is in them; the others, where they have a variable."""
+"""Those that workers open whatever is said; they open others where a variable is said."""
+_VARIABLES = _FOR_EACH_REQUEST | {
+    "auth_jwt_key_file",
+    *(f"{module}ssl_certificate{key}" for module in _MODULES for key in ("", "_key")),
+}
+"""Those in which variables may be said, and a dollar sign is never anything else."""
 _SOME = re.compile(r"\.\.|auth_(?:basic_user|jwt_key)_file|certificate(?:_key)?\s[^;]*\$")
 """What a text has where `unmirrored` may find anything in it."""
 
@@ -75,15 +80,21 @@ def may_be_unmirrored(text: str) -> bool:
     return _SOME.search(text) is not None
 
 
-def unmirrored(directive: Directive) -> Iterator[tuple[int, str]]:
-    """Index and text of each argument that is a path which a mirror of the folder hasn't."""
+def unmirrored(directive: Directive, folder: str) -> Iterator[tuple[int, str]]:
+    """Each argument that is a path which a mirror of the main file's folder hasn't.
+
+    That is its index and the absolute path; none where that can't be written.
+    """
     if directive.name not in FROM_FOLDER:
         return
+    takes_variables = directive.name in _VARIABLES
+    if takes_variables and "$" in folder:
+        return
     for index, argument in enumerate(directive.args):
-        later = directive.name in _FOR_EACH_REQUEST or "$" in argument
+        later = directive.name in _FOR_EACH_REQUEST or (takes_variables and "$" in argument)
         relative = not argument.startswith(_NO_PATH) or _HOST.match(argument)
         if relative and (later or ".." in argument.split("/")):
-            yield index, argument
+            yield index, f"{folder}/{argument}"
 
 
 def inside(folder: str, path: str) -> str | None:

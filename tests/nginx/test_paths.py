@@ -27,6 +27,7 @@ from nginx_acme.nginx.source import parse
         pytest.param("ssl_certificate tls/name;", [], id="opened at the start"),
         pytest.param("ssl_certificate ${host}.crt;", ["${host}.crt"], id="a host first"),
         pytest.param("ssl_certificate $hosts;", [], id="what may be a path"),
+        pytest.param("ssl_dhparam a$b;", [], id="no variable"),
         pytest.param(
             "ssl_certificate ../$ssl_server_name;", ["../$ssl_server_name"], id="variable"
         ),
@@ -42,8 +43,17 @@ from nginx_acme.nginx.source import parse
 def test_unmirrored(text: str, expected: list[str]) -> None:
     """What nginx resolves from the folder, and a mirror of it would miss."""
     (directive,) = parse(text, "/n.conf")
-    assert [argument for _, argument in unmirrored(directive)] == expected
+    found = [path for _, path in unmirrored(directive, "/etc/nginx")]
+    assert found == [f"/etc/nginx/{path}" for path in expected]
     assert may_be_unmirrored(text) or not expected
+
+
+def test_folder_with_a_dollar_sign() -> None:
+    """A path that would have a variable in it stays as it is."""
+    (users,) = parse("auth_basic_user_file users;", "/n.conf")
+    assert not list(unmirrored(users, "/srv/a$b"))
+    (group,) = parse("ssl_dhparam ../dh.pem;", "/n.conf")
+    assert [path for _, path in unmirrored(group, "/srv/a$b")] == ["/srv/a$b/../dh.pem"]
 
 
 @pytest.mark.parametrize(
