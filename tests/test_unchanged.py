@@ -233,6 +233,21 @@ def test_changed(site: Site, change: Callable[[Site], None], body: str) -> None:
     assert is_quick(site)
 
 
+def test_another_nginx(make_site: MakeSite, nginx: str, tmp_path: Path) -> None:
+    """A program that was replaced has accepted nothing yet."""
+    program = tmp_path / "nginx"
+    program.write_text(f'#!/bin/sh\nexec {nginx} "$@"\n')
+    program.chmod(0o755)
+    site = make_site(binary=str(program))
+    site.configure(site.block("a.example", LOCAL))
+    restart(site)
+    assert is_quick(site)
+    site.quiet()
+    site.stop()
+    program.write_text(f'#!/bin/sh\n# newer\nexec {nginx} "$@"\n')
+    assert not is_quick(site)
+
+
 def test_other_options(site: Site) -> None:
     """Another pid file is another agent's business."""
     before = mark(site)
