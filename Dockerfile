@@ -23,6 +23,7 @@ RUN python3 -m venv /pip \
     && python3 -m venv --without-pip /opt/nginx-acme \
     && /pip/bin/pip --python /opt/nginx-acme/bin/python install --no-cache-dir -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY conf/nginx-acme conf/
 COPY nginx_acme nginx_acme
 RUN /pip/bin/pip --python /opt/nginx-acme/bin/python install --no-cache-dir --no-deps .
 

@@ -6,7 +6,8 @@
 
 The last two are kept in the folder of the instance. One stat for each file tells whether it is the
 same, by device, inode, size, mtime and ctime. What was absent and has come counts as well, and a
-folder stands for the names in it. Content is not compared: reading a thousand files is what a
+folder stands for the names in it, which are compared where its times are others: a pid file may
+have come and gone. The content of files is not compared: reading a thousand of them is what a
 start with nothing to do wants to avoid.
 
 A file that changed just before it was read may change again within the same tick of the clock that
@@ -24,7 +25,9 @@ is needed (json, dataclasses or re would cost more than a thousand stats).
 from __future__ import annotations
 
 import os
+import stat
 import time
+import zlib
 
 from nginx_acme import __version__, disk
 from nginx_acme.errors import StateError
@@ -38,6 +41,8 @@ _MANIFEST, _SERVED = "manifest", "served"
 
 _END = "end"
 _ABSENT = "absent"
+_NAMES = " with "
+"""Between the state of a folder and the mark of the names in it."""
 _SECOND = 1_000_000_000
 _FINE_TICK = 20_000_000  # nanoseconds; the kernel's tick, twice
 _COARSE_TICK = 2 * _SECOND  # FAT's, the coarsest there is
@@ -46,7 +51,7 @@ _COARSE_TICK = 2 * _SECOND  # FAT's, the coarsest there is
 def state_of(path: str) -> str:
     """The state of a file or folder; one word without one."""
     try:
-        return state(os.stat(path))
+        return state(os.stat(_bytes(path)))
     except OSError:
         return _ABSENT
 
@@ -96,21 +101,28 @@ class Sources:
         if path in self.states:
             return
         try:
-            status = os.stat(path)
+            status = os.stat(_bytes(path))
         except OSError:
             self.states[path] = _ABSENT
             return
-        self.states[path] = state(status)
         self.devices.setdefault(status.st_dev, path)
-        self.settled &= is_settled(status, self._now())
+        settled = is_settled(status, self._now())
+        if stat.S_ISDIR(status.st_mode):
+            known = state(status) if settled else ""
+            self.states[path] = f"{known}{_NAMES}{_names_in(path)}"
+            return
+        self.states[path] = state(status)
+        self.settled &= settled
 
     def changed(self) -> bool:
         """Whether one of them is not what it was, or can't be told from what it was."""
         if not self.settled:
             return True
-        for path, before in self.states.items():  # noqa: SIM110 - ten thousand times
-            if state_of(path) != before:
-                return True
+        for path, before in self.states.items():
+            if (now := state_of(path)) != before:
+                known, of_folder, names = before.partition(_NAMES)
+                if not of_folder or (now != known and _names_in(path) != names):
+                    return True
         return False
 
 
@@ -256,6 +268,20 @@ def kept_served(folder: str) -> Served | None:
         return Served(_paired(paths, states), int(until))
     except ValueError:
         return None
+
+
+def _names_in(folder: str) -> str:
+    """What tells the names in a folder from others."""
+    try:
+        names = sorted(os.listdir(_bytes(folder)))
+    except OSError:
+        return _ABSENT
+    return f"{len(names)} {zlib.crc32(bytes(1).join(names))}"
+
+
+def _bytes(path: str) -> bytes:
+    """The configuration's own bytes, whatever the locale says (`nginx.files`)."""
+    return path.encode("utf-8", "surrogateescape")
 
 
 # --- on disk --------------------------------------------------------------------------------

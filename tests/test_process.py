@@ -49,9 +49,7 @@ def run(path: str, argv: Sequence[str]) -> tuple[int, bytes, bytes]:
 
 # --- which nginx ----------------------------------------------------------------------------
 
-CONSOLE_SCRIPT = (
-    "#!/usr/bin/python3\nimport sys\nfrom nginx_acme.__main__ import run\nsys.exit(run())\n"
-)
+CONSOLE_SCRIPT = (ROOT / "conf" / "nginx-acme").read_text()
 WRAPPER = '#!/bin/sh\nexec nginx-acme "$@"\n'
 PROGRAM = "#!/bin/sh\n"
 
