@@ -185,7 +185,7 @@ def _activate(
             if noted is not None:  # it is the one before, and is to leave what it left
                 disk.replace(drafted.work, noted, mode=0o600, durable=False)
             raise
-        running.files.keep(home.instance.path)
+        running.keep_files()
         note_sources(running, added, work)
         generation.prune(home.instance.path)
 
@@ -240,7 +240,7 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
     written = _written(running, added)
     current = generation.current(running.home.instance.path)
     if written == current and left_to_do(running) == work:
-        running.files.keep(running.home.instance.path)
+        running.keep_files()
         note_sources(running, added, work)
         return TakenUp(new=False, again=False)
     running.tell_warnings()

@@ -45,7 +45,7 @@ class Text(NamedTuple):
 
 
 class Files:
-    """Reads files, but for those that are kept and have not changed.
+    """Reads files, each once, but for those that are kept and have not changed.
 
     Args:
         find: the folder of the instance, where the state directory is said to be this one.
@@ -65,17 +65,18 @@ class Files:
         self._read = read
         self._look = look
         self._now = now
-        self._loaded: dict[str, Mapping[str, Text]] = {}
+        self._loaded: dict[str, Mapping[str, str]] = {}
         self._before: dict[str, Text] = {}
-        self._texts: dict[str, Text] = {}
+        self._states: dict[str, str] = {}
         self._devices: dict[int, str] = {}
 
     def load(self, folder: str) -> None:
         """Know what is kept in the folder of an instance."""
         if folder not in self._loaded:
             data = sealed.kept(f"{folder}/{KEPT}", _KIND)
-            self._loaded[folder] = {} if data is None else _from_bytes(data)
-            self._before.update(self._loaded[folder])
+            texts = {} if data is None else _from_bytes(data)
+            self._loaded[folder] = {path: text.state for path, text in texts.items()}
+            self._before.update(texts)
 
     def read(self, path: str) -> bytes:
         """The content of a file.
@@ -83,39 +84,45 @@ class Files:
         Raises:
             OSError: it can't be read, as nginx is told as well.
         """
-        before = self._before.get(path)
+        before = self._before.pop(path, None)
         if before is not None and before.state == state(self._look(path)):
-            self._texts[path] = before
+            self._states[path] = before.state
             return before.content
         begun = self._now()
         content, status = self._read(path)
         if stat.S_ISREG(status.st_mode) and is_settled(status, begun):
-            self._texts[path] = Text(state(status), content)
+            self._states[path] = state(status)
             self._devices.setdefault(status.st_dev, path)
         if said := _STATE_PATH.search(content):
             self.load(self._find(said[1].decode("utf-8", "surrogateescape")))
         return content
 
-    def keep(self, folder: str) -> None:
-        """Keep what was read, in the folder of an instance; no harm if it can't be written."""
+    def keep(self, folder: str, texts: Mapping[str, str]) -> None:
+        """Keep what was read, in the folder of an instance; no harm if it can't be written.
+
+        Args:
+            folder: of the instance.
+            texts: what came of what was read, by path.
+        """
         remote = {n for n, path in self._devices.items() if not disk.is_local(path)}
-        texts = {
-            path: text
-            for path, text in self._texts.items()
-            if not remote or int(text.state.partition(" ")[0]) not in remote
+        states = {
+            path: seen
+            for path, seen in self._states.items()
+            if not remote or int(seen.partition(" ")[0]) not in remote
         }
-        if texts and texts != self._loaded.get(folder):
-            sealed.keep(f"{folder}/{KEPT}", _KIND, _to_bytes(texts))
-            self._loaded[folder] = texts
+        if states and states != self._loaded.get(folder):
+            sealed.keep(f"{folder}/{KEPT}", _KIND, _to_bytes(states, texts))
+            self._loaded[folder] = states
 
 
 # On disk: the length of the index, the index, the texts
 
 
-def _to_bytes(texts: Mapping[str, Text]) -> bytes:
-    fields = ((path, text.state, str(len(text.content))) for path, text in texts.items())
-    index = "\0".join(map("\0".join, fields)).encode("utf-8", "surrogateescape")
-    return b"".join((b"%d\n" % len(index), index, *(text.content for text in texts.values())))
+def _to_bytes(states: Mapping[str, str], texts: Mapping[str, str]) -> bytes:
+    contents = [_encode(texts[path]) for path in states]
+    rows = zip(states, states.values(), (str(len(content)) for content in contents), strict=True)
+    index = _encode("\0".join(map("\0".join, rows)))
+    return b"".join((b"%d\n" % len(index), index, *contents))
 
 
 def _from_bytes(data: bytes) -> dict[str, Text]:
@@ -128,3 +135,7 @@ def _from_bytes(data: bytes) -> dict[str, Text]:
         begin, offset = offset, offset + int(length)
         texts[path] = Text(seen, data[begin:offset])
     return texts
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -234,6 +234,10 @@ class Understood:
         """Whether this nginx asks CAs, and the issuer `local`."""
         return self.plan.settings.issue and not self.home.sheltered
 
+    def keep_files(self) -> None:
+        """Spare whoever reads it next the opening of what has not changed."""
+        self.files.keep(self.home.instance.path, self.source.texts)
+
     def at(self, runtime: Store) -> Understood:
         """The same with its generations elsewhere."""
         return replace(self, home=replace(self.home, runtime=runtime))

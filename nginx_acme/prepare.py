@@ -102,7 +102,7 @@ def _switch(understood: Understood, drafted: Generation, added: tuple[Listen, ..
     home, work = understood.home, left_to_do(understood)
     with home.runtime.lock_generation(home.instance):
         use(home, drafted, work)
-        understood.files.keep(home.instance.path)
+        understood.keep_files()
         note_sources(understood, added, work)
         generation.prune(home.instance.path)
     start_agent(home, work, os.getpid())

@@ -24,7 +24,7 @@ from nginx_acme.report.metrics import to_metrics
 from nginx_acme.report.page import to_html
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from datetime import datetime
 
     from nginx_acme.launch import Home
@@ -47,11 +47,8 @@ def publish(home: Home, log: Log, now: datetime) -> None:
         log.error(f"internal error while publishing: {type(error).__name__}: {error}")
 
 
-def _files(found: Overview) -> Mapping[str, bytes]:
-    """Name and content of each."""
-    texts = {
-        "html": to_html(found).encode("ascii", "xmlcharrefreplace"),
-        "json": f"{json.dumps(to_json(found), indent=1)}\n".encode("ascii"),
-        "prometheus": to_metrics(found, __version__).encode("utf-8", "replace"),
-    }
-    return {STATUS_FILES[name][0]: text for name, text in texts.items()}
+def _files(found: Overview) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each, one after the other: of ten thousand rows it is a lot at once."""
+    yield STATUS_FILES["html"][0], to_html(found).encode("ascii", "xmlcharrefreplace")
+    yield STATUS_FILES["json"][0], f"{json.dumps(to_json(found))}\n".encode("ascii")
+    yield STATUS_FILES["prometheus"][0], to_metrics(found, __version__).encode("utf-8", "replace")

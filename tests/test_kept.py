@@ -19,7 +19,7 @@ from nginx_acme.kept import KEPT, Files
 from nginx_acme.nginx.files import read_with_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.launcher import Site
 
@@ -44,8 +44,16 @@ class Opening:
     def read(self, *paths: Path) -> dict[Path, bytes]:
         """The contents of files, which are kept then."""
         found = {path: self.files.read(str(path)) for path in paths}
-        self.files.keep(str(self.folder))
+        keep(self.files, self.folder, found)
         return found
+
+
+def keep(
+    files: Files, folder: Path | str, contents: Mapping[Path, bytes] | Mapping[str, bytes]
+) -> None:
+    """Keep what was read."""
+    texts = {str(p): content.decode("utf-8", "surrogateescape") for p, content in contents.items()}
+    files.keep(str(folder), texts)
 
 
 def _in_a_minute() -> int:
@@ -141,7 +149,7 @@ def test_just_changed(tmp_path: Path, ctime: int, age: int, *, kept: bool) -> No
         files = Files(str, read, status, lambda: ctime + age)
         files.load(str(tmp_path))
         assert files.read("/x.conf") == b"x"
-        files.keep(str(tmp_path))
+        keep(files, tmp_path, {"/x.conf": b"x"})
     assert len(opened) == (1 if kept else 2)
 
 
@@ -154,8 +162,7 @@ def test_changed_while_it_was_read(instance: Path, sites: list[Path]) -> None:
         return content, status
 
     files = Files(str, read, now=_in_a_minute)
-    files.read(str(sites[0]))
-    files.keep(str(instance))
+    keep(files, instance, {sites[0]: files.read(str(sites[0]))})
     assert Opening(instance).read(sites[0]) == {sites[0]: b"edited"}
 
 
@@ -280,9 +287,9 @@ def test_any_edits(edits: Sequence[tuple[str, ...]]) -> None:
                 continue
             files = Files(str, disk.read, disk.status, lambda: disk.clock)
             files.load(folder)
-            for path in disk.files:
-                assert files.read(path) == disk.read(path)[0]
-            files.keep(folder)
+            found = {path: files.read(path) for path in disk.files}
+            assert found == {path: disk.read(path)[0] for path in disk.files}
+            keep(files, folder, found)
 
 
 # --- damage -----------------------------------------------------------------------------------

@@ -177,12 +177,12 @@ class Instance:
         held.release()
         return False
 
-    def publish(self, files: Mapping[str, bytes]) -> None:
-        """Let everybody read these files of it, each by its name."""
+    def publish(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Let everybody read these files of it: the name and the content of each."""
         self.access.demand()
         disk.make_folder(self.public, _PUBLIC_FOLDER)
         disk.sweep(self.public)
-        for name, data in files.items():
+        for name, data in files:
             path = os.path.join(self.public, name)
             disk.replace(path, data, mode=_PUBLIC_FILE, durable=False)
 

@@ -1,6 +1,6 @@
 """What is known of bundles by their content, which takes seconds to find out for ten thousand.
 
-    STATE/proved    names, times and key of each, by the digest of the file
+    STATE/proved    a line for each: the digest of its file, and its names, times and key
 
 To take a bundle apart, and to prove that the key is the certificate's, are ten times as long as to
 read it. Its content is read all the same: a note of the file's size and times would miss what a
@@ -29,7 +29,7 @@ class Proved:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._known: dict[str, list[Any]] | None = None
+        self._known: dict[str, str] | None = None
         self._is_new = False
 
     def read_bundle(self, pem: bytes) -> Bundle:
@@ -37,12 +37,13 @@ class Proved:
         from nginx_acme.certificate import Bundle, read_bundle  # noqa: PLC0415 - 60 ms, if any
 
         if self._known is None:
-            self._known = json.loads(sealed.kept(self._path, _KIND) or b"{}")
+            lines = (sealed.kept(self._path, _KIND) or b"").decode().splitlines()
+            self._known = dict(line.split(" ", 1) for line in lines)
         digest = hashlib.sha256(pem).hexdigest()
         if digest in self._known:
-            return Bundle(pem, _facts(self._known[digest]))
+            return Bundle(pem, _facts(json.loads(self._known[digest])))
         bundle = read_bundle(pem)
-        self._known[digest] = _fields(bundle.facts)
+        self._known[digest] = json.dumps(_fields(bundle.facts))
         self._is_new = True
         return bundle
 
@@ -50,12 +51,13 @@ class Proved:
         """Note what is new; what is over is not needed any more."""
         if self._known is None or not self._is_new:
             return
-        noted = {
-            digest: fields
+        over = int(now.timestamp())
+        noted = (
+            f"{digest} {fields}\n"
             for digest, fields in self._known.items()
-            if fields[_NOT_AFTER] > now.timestamp()
-        }
-        sealed.keep(self._path, _KIND, json.dumps(noted).encode())
+            if json.loads(fields)[_NOT_AFTER] > over
+        )
+        sealed.keep(self._path, _KIND, "".join(noted).encode())
         self._is_new = False
 
 

@@ -25,8 +25,9 @@ NAMES = ("example.com", "*.example.com", "2001:db8::1")
 
 def noted(store: Store) -> dict[str, list[Any]]:
     """What is on disk."""
-    content = sealed.kept(f"{store.root}/proved", _KIND)
-    return {} if content is None else json.loads(content)
+    content = sealed.kept(f"{store.root}/proved", _KIND) or b""
+    lines = (line.split(b" ", 1) for line in content.splitlines())
+    return {digest.decode(): json.loads(fields) for digest, fields in lines}
 
 
 def prove(store: Store, *bundles: Bundle) -> None:
@@ -60,7 +61,7 @@ def test_it_is_used(store: Store) -> None:
     prove(store, bundle)
     (digest,), (fields,) = noted(store).keys(), noted(store).values()
     changed = [*fields[:4], "as it was noted", *fields[5:]]
-    sealed.keep(f"{store.root}/proved", _KIND, json.dumps({digest: changed}).encode())
+    sealed.keep(f"{store.root}/proved", _KIND, f"{digest} {json.dumps(changed)}".encode())
     again = Proved(f"{store.root}/proved").read_bundle(bundle.pem)
     assert again.facts.issuer == "as it was noted"
 
