@@ -31,6 +31,12 @@ _DUPLICATE = re.compile(
 _OPENED = re.compile(r"^# configuration file (.*):$", re.MULTILINE)
 _END = re.compile(r"\nnginx: (?:the )?configuration file .*", re.DOTALL)
 
+SETTINGS = "access_log off;" + "".join(
+    f" {name}_temp_path temp_{name};"
+    for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+)
+"""What keeps an `http` block from writing outside of the prefix."""
+
 
 class Argument(NamedTuple):
     """An argument as nginx read it, in `ascii_lower`; `line` is that of the end of the directive."""
@@ -146,10 +152,11 @@ class Oracle:
 
     def write(self, name: str, text: str) -> str:
         """Write a file of the folder, or of one in it; its path."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8", "surrogateescape"))
-        return str(path)
+        path = f"{self.folder}/{name}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path.encode("utf-8", "surrogateescape"), "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+        return path
 
     def _ask(self, how: str, main: str) -> subprocess.CompletedProcess[bytes]:
         command = (*self._command(main), how)
