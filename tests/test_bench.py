@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.bench.__main__ import PARTS
 from tests.bench.figures import Figure, Table, figure, on_top, ratio, to_json, to_text
 from tests.bench.turns import in_turn
 from tests.servers import ROOT, environment
@@ -62,10 +66,11 @@ def test_turns_alternate() -> None:
     assert [len(each) for each in found.values()] == [3, 3]
 
 
+@pytest.mark.timeout(600)
 def test_bench(newer_pebble: str, tmp_path: Path) -> None:
-    """Each part measures something at its smallest size, and takes no more than it should of the CA."""
+    """Each part measures something at its smallest size; of the CA no more is asked than must be."""
     report = tmp_path / "bench.json"
-    options = ["--servers", "1", "--certificates", "1", "--retry-after", "0", "--rounds", "1"]
+    options = ["--servers=1", "--certificates=1", "--retry-after=0", "--rounds=1"]
     ran = subprocess.run(
         [
             sys.executable,
@@ -73,7 +78,7 @@ def test_bench(newer_pebble: str, tmp_path: Path) -> None:
             "tests.bench",
             *options,
             "--report",
-            str(report),
+            report,
             "--pebble",
             newer_pebble,
         ],
@@ -81,12 +86,12 @@ def test_bench(newer_pebble: str, tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
     tables = {table["part"]: table["rows"] for table in json.loads(report.read_text())["tables"]}
-    rows = {part: row for part, (row,) in tables.items()}
+    assert tables.keys() == (PARTS.keys() if shutil.which("wrk") else PARTS.keys() - {"serving"})
+    rows = {part: rows[0] for part, rows in tables.items()}
     assert 10 <= rows["first"]["requests"]["median"] <= 12
     assert rows["warm"]["on_top/python"]["median"] > 0
     assert 5 < rows["generation"]["MiB"]["median"] < 100

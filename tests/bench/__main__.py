@@ -22,10 +22,11 @@ import signal
 import ssl
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import beside, first, generation, reload, warm
+from tests.bench import beside, first, generation, reload, serving, warm
 from tests.bench.figures import Table, to_json, to_text
 from tests.bench.options import Options, environ_for, launcher
 from tests.bench.processes import adopt_orphans
@@ -34,7 +35,6 @@ from tests.servers import (
     ROOT,
     ServerFailed,
     ServerMissing,
-    find_newer,
     find_program,
     nginx_version,
     pebble_version,
@@ -53,6 +53,7 @@ PARTS = {
     "generation": generation,
     "reload": reload,
     "beside": beside,
+    "serving": serving,
 }
 
 PACKAGES = ("nginx-acme", "aiohttp", "cryptography", "httpx", "josepy")
@@ -62,12 +63,15 @@ def versions(options: Options) -> dict[str, str]:
     """What was measured, and where."""
     found = {
         "nginx": ".".join(map(str, nginx_version(options.nginx))),
-        "pebble": ".".join(map(str, pebble_version(options.pebble))),
         "Python": platform.python_version(),
         "OpenSSL": ssl.OPENSSL_VERSION.split()[1],
         "Linux": platform.release(),
         "processors": str(len(os.sched_getaffinity(0))),
     }
+    with suppress(ServerMissing):
+        found["pebble"] = ".".join(map(str, pebble_version(options.pebble)))
+    with suppress(ServerMissing):
+        found["wrk"] = serving.wrk_version()
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
@@ -78,6 +82,7 @@ def main() -> int:
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="nginx-acme-bench-", dir="/var/tmp") as folder:
         try:
+            Path(folder).chmod(0o755)  # nginx's workers read what they serve
             options = _options(said, Path(folder))
             report = _Report(said.report, versions(options))
             sites = Sites(options)
@@ -86,7 +91,7 @@ def main() -> int:
         except (ServerMissing, ServerFailed, OSError) as error:
             print(f"make bench: {error}", file=sys.stderr)
             return 1
-    return 0
+    return 1 if said.only and report.lacks_something else 0
 
 
 class _Report:
@@ -96,6 +101,8 @@ class _Report:
         self._path = path
         self._versions = found
         self._tables: list[Table] = []
+        self.lacks_something = False
+        """Whether a program that a part needs is not installed."""
         print(", ".join(f"{name} {version}" for name, version in found.items()), flush=True)
 
     def add(self, part: str, measured: Iterator[Row]) -> None:
@@ -107,6 +114,9 @@ class _Report:
                 rows.append(row)
                 first = ", ".join(f"{name} {row[name]}" for name in list(row)[:4])
                 print(f"{part}: {first}", file=sys.stderr, flush=True)
+        except ServerMissing as missing:
+            self.lacks_something = True
+            print(f"make bench: no {part}: {missing}", file=sys.stderr)
         finally:
             if rows:
                 self._tables.append(table)
@@ -152,7 +162,7 @@ def _options(said: argparse.Namespace, folder: Path) -> Options:
         retry_after=said.retry_after,
         rounds=said.rounds,
         nginx=nginx,
-        pebble=said.pebble or find_newer("pebble"),
+        given_pebble=said.pebble,
         launcher=launcher(),
         environ=environ_for(nginx),
     )

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers import ROOT, environment
+from tests.servers import ROOT, environment, find_newer
 
 RUNS = ((1, 15), (100, 9), (1000, 7), (10_000, 3))
 """Up to so many servers, so many rounds; beyond, one."""
@@ -28,9 +28,18 @@ class Options:
     retry_after: tuple[int, ...]
     rounds: int | None
     nginx: str
-    pebble: str
+    given_pebble: str | None
     launcher: tuple[str, ...]
     environ: dict[str, str]
+
+    @property
+    def pebble(self) -> str:
+        """The path of a pebble that can say Retry-After.
+
+        Raises:
+            ServerMissing: there is none.
+        """
+        return self.given_pebble or find_newer("pebble")
 
     def rounds_with(self, servers: int) -> int:
         """How often: less often what takes long."""
