@@ -12,9 +12,15 @@ from nginx_acme.errors import NginxAcmeError, NginxRejected
 from nginx_acme.log import Log
 from nginx_acme.main import main
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def run() -> None:
     """Be `nginx-acme`: what the console script calls."""
+    if sys.stdout is None:  # it was closed; nginx, too, doesn't care whether anybody reads it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until exec
     sys.exit(_exit_code(Log(sys.stderr)))
 
 
@@ -22,10 +28,11 @@ def _exit_code(log: Log) -> int:
     try:
         return main(sys.argv[1:], os.environ, sys.argv[0], log)
     except NginxRejected as rejected:
-        log.relay(*rejected.lines)
+        log.relay(*rejected.lines, *_notes(rejected))
         return rejected.exit_code
     except NginxAcmeError as error:
         log.emerg(str(error))
+        log.relay(*_notes(error))
         return error.exit_code
     except BrokenPipeError:
         # Nobody reads our output any more; Python would complain once more when it closes it.
@@ -38,6 +45,12 @@ def _exit_code(log: Log) -> int:
         kind = type(cause).__name__
         log.emerg(f"internal error: {kind}: {cause} (NGINX_ACME_DEBUG=1 shows where)")
         return 1
+
+
+def _notes(error: NginxAcmeError) -> Sequence[str]:
+    """What nginx says after such a mistake (PEP 678)."""
+    notes: Sequence[str] = getattr(error, "__notes__", ())
+    return notes
 
 
 def _first(error: BaseException) -> BaseException:

@@ -147,7 +147,7 @@ def _use(home: Home, texts: Mapping[str, str]) -> Generation:
     said = test(home.launch, parse(work.options), anew)
     if not said.ok:
         anew.discard()
-        raise NginxRejected(said.lines)
+        raise NginxRejected(said.messages)
     use(home, anew, work)
     try:
         _reload(home)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 START = "start"
 """nginx shall run."""
@@ -37,6 +37,8 @@ SIGNALS = ("stop", "quit", "reopen", "reload")
 
 _FLAGS = frozenset("?hvVtTq")
 _WITH_VALUE = frozenset("pecgs")
+_TITLE = len("nginx: master process ")
+"""By so much the title is longer than what it is made of."""
 _SETTINGS = frozenset("pecg")
 """Which nginx is meant: what stands beside one of our words, too."""
 
@@ -89,20 +91,45 @@ class CommandLine:
         kept = (option for option in self._options if option[0] not in replaced)
         return (*_written(replaced.items()), *_written(kept))
 
-    def for_test(self, conf: str, *, error_log: str | None = None) -> tuple[str, ...]:
+    def for_start(self, conf: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+        """The same for the nginx that stays: its title shall have the main file to the end.
+
+        Where neither options nor environment make room for that, -g does, with spaces.
+        """
+        _, _, *rest = self.for_nginx(conf)
+        room = (*rest, *(f"{name}={value}" for name, value in environ.items()))
+        missing = _TITLE - sum(len(text) + 1 for text in room)
+        if missing <= 0:
+            return self.for_nginx(conf)
+        kept = [option for option in self._options if option[0] != "g"]
+        padded = f"{self.directives or ''}{' ' * missing}"
+        return CommandLine((), [*kept, ("g", padded)]).for_nginx(conf)
+
+    def for_test(
+        self, conf: str, *, error_log: str | None = None, directives: str | None = None
+    ) -> tuple[str, ...]:
         """Arguments for `nginx -t` with the settings of this command line and another main file.
 
         Without `-s`, beside which nginx tests less: no file is opened and no socket bound.
         """
-        return ("-t", *self.settings(conf, error_log=error_log))
+        return ("-t", *self.settings(conf, error_log=error_log, directives=directives))
 
     def settings(
-        self, conf: str, *, error_log: str | None = None, prefix: str | None = None
+        self,
+        conf: str,
+        *,
+        error_log: str | None = None,
+        prefix: str | None = None,
+        directives: str | None = None,
     ) -> tuple[str, ...]:
-        """Only what says which nginx is meant (`-p -c -e -g`), with another main file."""
+        """Only what says which nginx is meant (`-p -c -e -g`), with another main file.
+
+        What isn't None stands in place of what was given.
+        """
         given = [option for option in self._options if option[0] in _SETTINGS]
-        if prefix is not None:
-            given = [("p", prefix), *(option for option in given if option[0] != "p")]
+        for letter, value in (("p", prefix), ("g", directives)):
+            if value is not None:
+                given = [(letter, value), *(option for option in given if option[0] != letter)]
         return CommandLine((), given).for_nginx(conf, error_log=error_log)
 
 

@@ -12,7 +12,6 @@ it stays as it is.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,10 +22,11 @@ from nginx_acme.draft import Proposal, left_to_do, use, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
 from nginx_acme.launch import free_addresses, is_shelter, understand, utc_now
 from nginx_acme.loaded import reload_and_note
-from nginx_acme.master import find_master, worker_marks
+from nginx_acme.log import Log
+from nginx_acme.master import find_master, names_process, worker_marks
 from nginx_acme.noted import is_unchanged, note_sources
 from nginx_acme.places import borrow
-from nginx_acme.process import check
+from nginx_acme.process import check, startup_log_path
 from nginx_acme.publish import publish
 from nginx_acme.reload import RELOAD_WAIT, was_reloaded
 from nginx_acme.running import (
@@ -73,7 +73,11 @@ def _send(launch: Launch) -> int:
     main = _generated_main(understood)
     if main is not None:
         launch.become_nginx(launch.command.for_nginx(main))
-    with launch.scratch() as scratch:
+    return _send_by_scratch(understood)
+
+
+def _send_by_scratch(understood: Understood) -> int:
+    with understood.launch.scratch() as scratch:
         return _send_by(understood.at(Store(scratch)))
 
 
@@ -92,8 +96,7 @@ def _send_by(rehearsed: Understood) -> int:
     places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
     written = write(rehearsed, places, ())
     said = check(launch.nginx, launch.command.for_nginx(written.main), written.translate)
-    for line in said.lines:
-        sys.stderr.write(f"{line}\n")
+    Log(launch.log.stream).relay(*said.lines)  # nginx has written to its error log itself
     return said.returncode
 
 
@@ -107,12 +110,15 @@ def _reload(launch: Launch) -> int:
     if understood is None or not _concerns_us(understood, master):
         launch.become_nginx(launch.command.argv)
     launch.log.add_file(understood.error_log)
+    if master is None and names_process(understood.pid_file):
+        raise NginxAcmeError(f'"{understood.pid_file}" names a process that is no nginx')
     if master is None:
-        raise NginxAcmeError(f'nginx is not running, "{understood.pid_file}" names no master')
+        return _send_by_scratch(understood)
     running = _as_started(understood, master)
     running.tell_warnings()
     added = free_addresses(running, listening(master.pid))
     _activate(running, _written(running, added), added, master)
+    launch.log.entry("signal process started", startup_log_path(launch.nginx, launch.command))
     publish(running.home, launch.log, utc_now())
     edited = _edited_since(begun, running)
     wake_agent(running.home, left_to_do(running), master.pid, look=edited)

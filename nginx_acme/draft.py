@@ -14,7 +14,8 @@ from nginx_acme import disk, generation
 from nginx_acme.directives import hint
 from nginx_acme.errors import NginxRejected
 from nginx_acme.generate import generate
-from nginx_acme.process import Run, checked
+from nginx_acme.process import Run, check, checked
+from nginx_acme.trial import end_trial, trial
 from nginx_acme.work import to_json, work_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Proposal:
 
     def __init__(self, understood: Understood, written: Generation) -> None:
         self._written = written
-        self._testing = _begin_test(understood.launch, understood.launch.command, written)
+        self._testing = Run(understood.launch.nginx.path, trial(understood, written))
         self._said: Check | None = None
 
     def accepted(self) -> Generation:
@@ -66,9 +67,10 @@ class Proposal:
         """
         if self._said is None:
             self._said = checked(self._testing, self._written.translate)
+            end_trial(self._written)
         if not self._said.ok:
             self._written.discard()
-            raise NginxRejected(tuple(map(hint, self._said.lines)))
+            raise NginxRejected(tuple(map(hint, self._said.messages)))
         return self._written
 
 
@@ -92,9 +94,5 @@ def use(home: Home, drafted: Generation, work: Work) -> None:
 
 def test(launch: Launch, command: CommandLine, written: Generation) -> Check:
     """`nginx -t` on a generation; what it says has the user's paths."""
-    return checked(_begin_test(launch, command, written), written.translate)
-
-
-def _begin_test(launch: Launch, command: CommandLine, written: Generation) -> Run:
     argv = command.for_test(written.main, error_log=launch.nowhere)
-    return Run(launch.nginx.path, argv)
+    return check(launch.nginx, argv, written.translate)

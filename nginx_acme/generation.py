@@ -4,6 +4,7 @@
     INSTANCE/previous  -> generations/11        what it was before
     INSTANCE/generations/12/                    a generation
     INSTANCE/generations/12/.tested-main        its main file once more, for `nginx -t` and for us
+    INSTANCE/generations/12/.trial-main         and, while a draft is tested, with another pid file
     INSTANCE/generations/12.json                what it leaves to do (`Generation.work`)
 
 nginx resolves relative paths from the folder of the file given with ``-c``. So a generation has a
@@ -58,6 +59,7 @@ _FILE_MODE = 0o600
 _USER_MAIN = b".user-main"
 """The link in a generation that says which file of the user it was made from."""
 _TESTED = b".tested-main"
+_TRIAL = ".trial-main"
 _BINARY = b".bin"
 """What nginx appends to the name of a file of `geo` ranges, for what it makes of it there."""
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,6 +78,11 @@ class Generation:
         return f"{self.path}/{_text(_TESTED)}"
 
     @property
+    def trial(self) -> str:
+        """Where the main file may stand in another form while it is tested (`trial`)."""
+        return f"{self.path}/{_TRIAL}"
+
+    @property
     def work(self) -> str:
         """Where what is left to do is written, before the switch; one without it is a draft."""
         return f"{self.path}.json"
@@ -92,7 +99,7 @@ class Generation:
 
     def translate(self, text: str) -> str:
         """Words of nginx with the user's paths in place of the generated ones."""
-        text = text.replace(self.main, self.user_main)
+        text = text.replace(self.main, self.user_main).replace(self.trial, self.user_main)
         roots = (self.path, os.path.join(self.instance, GENERATED))
         generated = "|".join(map(re.escape, roots))
         outside = re.escape(f"/{OUTSIDE}/")
@@ -135,12 +142,12 @@ class Generation:
 
     def _places(self) -> Iterator[tuple[str, str]]:
         """Where each of them is here, and for the user."""
-        user_folder = os.path.dirname(self.user_main)
+        user_folder, name = os.path.split(self.user_main)
         for folder, _, names in os.walk(_bytes(self.path)):
             for path in (os.path.join(folder, name) for name in names):
                 place = _text(os.path.relpath(path, _bytes(self.path)))
                 made = path.endswith(_BINARY) and os.path.islink(path.removesuffix(_BINARY))
-                if made or os.path.islink(path) or place == os.path.basename(self.user_main):
+                if made or os.path.islink(path) or place in {name, _TRIAL}:
                     continue
                 if place == _text(_TESTED):
                     yield place, self.user_main

@@ -37,6 +37,7 @@ from nginx_acme.process import (
     found_environ,
     pid_path,
     prefix_path,
+    startup_log_path,
 )
 from nginx_acme.store import Store
 from nginx_acme.store.own import without_own
@@ -93,8 +94,12 @@ class Launch:
 
     @property
     def nowhere(self) -> str | None:
-        """An error log for tests, where nginx has an option for it: we write the user's path there."""
-        return "/dev/null" if self.nginx.takes_error_log else None
+        """An error log for tests, where nginx has an option for it: we write the user's path there.
+
+        None where nginx can't open the one that it begins with, which is for it to say.
+        """
+        log = startup_log_path(self.nginx, self.command)
+        return "/dev/null" if self.nginx.takes_error_log and _can_be_opened(log) else None
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -114,6 +119,13 @@ class Launch:
     def become_nginx(self, argv: Sequence[str]) -> NoReturn:
         """Be nginx with these arguments, as whoever started us expects it."""
         become(self.nginx.path, argv, found_environ(), self.signals)
+
+
+def _can_be_opened(log: str) -> bool:
+    if not log.startswith("/"):  # stderr, or what is no file
+        return True
+    place = log if os.path.lexists(log) else os.path.dirname(log)
+    return os.access(place, os.W_OK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +359,10 @@ def _refuse_as_state(root: str, *, default: bool) -> None:
     what is in the state directory is not mirrored.
     """
     if refused := refused_in_state_path(root):
-        raise ConfigError(f'the state directory "{root}" can\'t have "{refused}" in its name')
+        raise ConfigError(
+            f'the state directory "{root}" can\'t have "{refused}" in its name, name another folder'
+            ' with "acme_state_path"'
+        )
     if not default:
         return
     try:

@@ -93,6 +93,10 @@ class Log:
         """Nginx can't start, or can't be reloaded, because of this."""
         self._tell("emerg", message)
 
+    def entry(self, message: str, error_log: str) -> None:
+        """Write a notice to an error log, wherever that is, and nowhere else."""
+        Log(self.stream if error_log == "stderr" else None, error_log=error_log).notice(message)
+
     def relay(self, *lines: str) -> None:
         """Pass on lines that nginx wrote to a stderr of its own, such as `nginx: [emerg] …`.
 
@@ -161,7 +165,7 @@ def printable(text: str) -> str:
     r"""The text with Python's escapes (`\n`, `\x1b`, `\u202e`) for what can't be seen in a line.
 
     That is also what hides or turns round what follows, and what is no character at all: a byte
-    of a file name that is no UTF-8, which Python keeps as a lone surrogate.
+    of a file name that is no UTF-8, which Python keeps as a lone surrogate and we show as `\xfc`.
     """
     if text.isprintable():
         return text
@@ -169,4 +173,6 @@ def printable(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()

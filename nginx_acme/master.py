@@ -76,6 +76,12 @@ def find_master(pid_file: str) -> Master | None:
     return Master(pid, " ".join(arguments), single)
 
 
+def names_process(pid_file: str) -> bool:
+    """Whether the pid file names a process that lives, whatever that is."""
+    pid = _read_pid(pid_file)
+    return pid is not None and exists(pid)
+
+
 def exists(pid: int) -> bool:
     """Whether a process lives; one that has ended and isn't collected has no command line."""
     return bool(_arguments(pid))

@@ -19,7 +19,7 @@ from nginx_acme import generation, remains
 from nginx_acme.beside import start_agent
 from nginx_acme.directives import hint
 from nginx_acme.draft import Proposal, draft, left_to_do, use, write
-from nginx_acme.errors import StateError
+from nginx_acme.errors import ConfigError, NginxRejected, StateError
 from nginx_acme.launch import free_addresses, runs, understand, utc_now
 from nginx_acme.loaded import note_loaded, on_disk
 from nginx_acme.noted import note_sources
@@ -147,8 +147,16 @@ def test(launch: Launch) -> int:
     """What `nginx -t` says of the generation that a start would make. Writes nothing of ours.
 
     Raises:
-        NginxAcmeError: a mistake in the configuration.
+        NginxAcmeError: a mistake in the configuration; its note is nginx's verdict.
     """
+    try:
+        return _test(launch)
+    except (ConfigError, NginxRejected) as mistake:
+        mistake.add_note(f"nginx: configuration file {launch.main} test failed")
+        raise
+
+
+def _test(launch: Launch) -> int:
     understood = understand(launch)
     if understood is None:
         launch.become_nginx(launch.command.argv)

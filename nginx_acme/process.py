@@ -74,6 +74,9 @@ _CHANGED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 _FAREWELL_SECONDS = 1
 _STDERR = 2
 
+_VERDICTS = ("the configuration file ", "configuration file ")
+"""How `-t` begins what it says of the whole; after nginx's name."""
+
 
 # --- which nginx ----------------------------------------------------------------------------
 
@@ -274,7 +277,17 @@ def error_log_path(nginx: Nginx, command: CommandLine, directive: str | None) ->
     """
     name = directive or _global(command, "error_log")
     if name is None:
-        name = nginx.error_log if command.error_log is None else command.error_log
+        return startup_log_path(nginx, command)
+    return _log_path(name, nginx, command)
+
+
+def startup_log_path(nginx: Nginx, command: CommandLine) -> str:
+    """The same of the log that it begins with, before it has read anything (ngx_log_init)."""
+    name = nginx.error_log if command.error_log is None else command.error_log
+    return _log_path(name, nginx, command)
+
+
+def _log_path(name: str, nginx: Nginx, command: CommandLine) -> str:
     if name.startswith(("syslog:", "memory:")):
         return name
     return "stderr" if name in {"", "stderr"} else _full_name(name, nginx, command)
@@ -289,9 +302,9 @@ def _global(command: CommandLine, name: str) -> str | None:
     """The first argument of such a directive in -g."""
     if not command.directives or name not in command.directives:
         return None
-    from nginx_acme.nginx.source import parse
+    from nginx_acme.nginx.source import parse_until_mistake
 
-    for directive in parse(command.directives, "command line"):
+    for directive in parse_until_mistake(command.directives, "command line")[0]:
         if directive.name == name and directive.args:
             return directive.args[0]
     return None
@@ -301,15 +314,25 @@ def _global(command: CommandLine, name: str) -> str | None:
 
 
 class Check:
-    """What `nginx -t` said: `lines` on stderr, for the user; `output` on stdout (`-T`)."""
+    """What `nginx -t` said: `lines` on stderr, for the user; `output` on stdout (`-T`).
 
-    __slots__ = ("lines", "ok", "output", "returncode")
+    `messages` are the lines without its verdict, which only a test has: nginx says so much of a
+    configuration when it is started.
+    """
+
+    __slots__ = ("lines", "messages", "ok", "output", "returncode")
 
     def __init__(self, returncode: int, lines: tuple[str, ...], output: bytes) -> None:
         self.ok = returncode == 0
         self.returncode = returncode
         self.lines = lines
+        self.messages = tuple(line for line in lines if not _is_verdict(line))
         self.output = output
+
+
+def _is_verdict(line: str) -> bool:
+    name, _, words = line.partition(": ")
+    return name in NAMES and words.startswith(_VERDICTS)
 
 
 def check(nginx: Nginx, argv: Sequence[str], translate: Callable[[str], str]) -> Check:
@@ -323,8 +346,8 @@ def check(nginx: Nginx, argv: Sequence[str], translate: Callable[[str], str]) ->
 def checked(testing: Run, translate: Callable[[str], str]) -> Check:
     """The same of an nginx that runs already."""
     returncode, output, messages = testing.result()
-    lines = os.fsdecode(messages).split("\n")
-    return Check(returncode, tuple(translate(line) for line in lines if line), output)
+    lines = os.fsdecode(messages).removesuffix("\n").split("\n") if messages else ()
+    return Check(returncode, tuple(map(translate, lines)), output)
 
 
 class Run:

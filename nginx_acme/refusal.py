@@ -54,7 +54,7 @@ def refusal(
         return mistake
     if said.ok or any(words in line for words in _NOT_TOLD for line in said.lines):
         return mistake
-    return NginxRejected(tuple(hint(_opened(line, mistake.unopened)) for line in said.lines))
+    return NginxRejected(tuple(hint(_opened(line, mistake.unopened)) for line in said.messages))
 
 
 def _opened(line: str, unopened: Mapping[str, ConfigError]) -> str:

@@ -207,13 +207,14 @@ class Renewal:
         again, now = test_current(self._home, work), utc_now()
         for wanted, bundle, issued in new:
             if again is None or again.ok:
-                attempt = Attempt(1, now + DAILY, "nginx refuses it: " + "; ".join(said.lines), now)
+                words = "nginx refuses it: " + "; ".join(said.messages)
+                attempt = Attempt(1, now + DAILY, words, now)
                 wanted.folder.record(wanted.key_type, attempt)
             elif bundle is not None and issued is not None:
                 whose = issued.directory_url, issued.account
                 attempt = wanted.folder.attempt(wanted.key_type)
                 wanted.folder.install(wanted.key_type, bundle, *whose, attempt=attempt)
-        raise NginxRejected(said.lines)
+        raise NginxRejected(said.messages)
 
     def _is_filled_in(self, work: Work) -> bool:
         """Whether a file was missing or damaged, and now there is what is nearest to it.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.errors import NginxAcmeError, StateError
 from nginx_acme.launch import free_addresses, runs, understand, utc_now
+from nginx_acme.process import found_environ
 from nginx_acme.standing import can_serve, missing
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def start(launch: Launch) -> NoReturn:
     if not runs(understood):
         understood.tell_warnings()
         understood = _prepared(understood)
-    launch.become_nginx(launch.command.for_nginx(understood.home.generated_main))
+    main = understood.home.generated_main
+    launch.become_nginx(launch.command.for_start(main, found_environ()))
 
 
 def _prepared(understood: Understood) -> Understood:

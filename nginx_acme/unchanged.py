@@ -61,7 +61,8 @@ def start_again(
             return
         _spawn_agent(made, nginx, environ, signals, log)
         generated = f"{folder}/generated/{os.path.basename(main)}"
-        become(nginx.path, command.for_nginx(generated), found_environ(), signals)
+        environ = found_environ()
+        become(nginx.path, command.for_start(generated, environ), environ, signals)
 
 
 def context_of(command: CommandLine, nginx: Nginx, environ: Mapping[str, str]) -> tuple[str, ...]:

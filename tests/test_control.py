@@ -184,8 +184,21 @@ def test_reload_not_running(make_site: MakeSite, pebble: Pebble) -> None:
     site.configure(site.block("nobody.example"))
     answer = site.run("-s", "reload")
     assert answer.returncode == 1
-    assert f'nginx is not running, "{site.folder}/logs/nginx.pid" names no master' in answer.stderr
+    assert f'open() "{site.folder}/logs/nginx.pid" failed' in answer.stderr
     assert not site.state.exists()
+
+
+def test_reload_something_else(make_site: MakeSite) -> None:
+    """A pid file that names another program by now gets nobody a signal."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    with subprocess.Popen(["sleep", "60"]) as another:
+        (site.folder / "logs" / "nginx.pid").write_text(f"{another.pid}\n")
+        answer = site.run("-s", "reload")
+        assert answer.returncode == 1
+        assert 'nginx.pid" names a process that is no nginx' in answer.stderr
+        assert another.poll() is None
+        another.kill()
 
 
 def test_reload_local(make_site: MakeSite) -> None:
