@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _COMPLAINT = re.compile(r"^nginx: \[(?:emerg|crit)\] (.*)$", re.MULTILINE | re.DOTALL)
+_WARNING = re.compile(r"^nginx: \[warn\] ", re.MULTILINE)
 _DUPLICATE = re.compile(
-    r'^nginx: \[warn\] duplicate extension "(.*?)", content type: "(.*?)", '
-    r'previous content type: ".*?" in \S*/(text|again)\.conf:([0-9]+)$',
-    re.MULTILINE | re.DOTALL,
+    r'duplicate extension "(.*?)", content type: "(.*?)", '
+    r'previous content type: ".*?" in \S*/(text|again)\.conf:([0-9]+)\n.*',
+    re.DOTALL,
 )
 _OPENED = re.compile(r"^# configuration file (.*):$", re.MULTILINE)
 _END = re.compile(r"\nnginx: (?:the )?configuration file .*", re.DOTALL)
@@ -44,6 +45,17 @@ class Argument(NamedTuple):
     name: str
     argument: str
     line: int
+
+    @property
+    def cut(self) -> bool:
+        """Whether it is too long for a message (1024 bytes, with the name twice)."""
+        return (
+            len(
+                self.argument.encode("utf-8", "surrogateescape")
+                + 2 * self.name.encode("utf-8", "surrogateescape")
+            )
+            > 700
+        )
 
 
 class Oracle:
@@ -132,7 +144,10 @@ class Oracle:
             nginx.wait()
 
     def arguments(self, text: str) -> list[Argument] | str:
-        """Every argument of a text of plain directives, or what nginx says of the first mistake."""
+        """Every argument of a text of plain directives, or what nginx says of the first mistake.
+
+        Those that are `cut` are not among them: nginx's messages have an end.
+        """
         self.write("text.conf", text)
         self.write("again.conf", text)
         main = self.write(
@@ -144,10 +159,11 @@ class Oracle:
         complaint = self._complaint(answer)
         if complaint and " in text.conf:" in complaint:
             return complaint
+        told = map(_DUPLICATE.fullmatch, _WARNING.split(answer))
         return [
-            Argument(name, argument, int(line))
-            for argument, name, file, line in _DUPLICATE.findall(answer)
-            if file == "again"
+            Argument(found[2], found[1], int(found[4]))
+            for found in told
+            if found and found[3] == "again"
         ]
 
     def write(self, name: str, text: str) -> str:

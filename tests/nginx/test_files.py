@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_acme.nginx.files import glob_files, read_bytes
-from nginx_acme.nginx.source import read_source
+from nginx_acme.nginx.source import Unreadable, read_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,6 +164,37 @@ def test_nginx_opens_the_same_files(oracle: Oracle, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     main = str(tmp_path / "nginx.conf")
     assert list(read_source(main, read_bytes, glob_files).files) == oracle.opened(main)
+
+
+def test_thousands_of_files(oracle: Oracle, tmp_path: Path) -> None:
+    """Three thousand files, some included by ten, are opened in nginx's order, each once."""
+    (tmp_path / "d").mkdir()
+    for number in range(3000):
+        shared = f"include d/{number // 10 * 10 + 9}.y;" if number % 10 < 9 else ""
+        (tmp_path / "d" / f"{number}.{'x' if shared else 'y'}").write_text(shared)
+    main = tmp_path / "nginx.conf"
+    main.write_text("events {} include d/*.x; http { include d/1*.y; include d/[!1]*.y; }")
+    files = list(read_source(str(main), read_bytes, glob_files).files)
+    assert files == oracle.opened(str(main))
+    assert len(files) == 3001
+
+
+def test_vanishing_file(oracle: Oracle, tmp_path: Path) -> None:
+    """A file that is listed and then gone is missing, as it is for an nginx that comes between."""
+    (tmp_path / "a.conf").symlink_to("b.conf")
+    (tmp_path / "b.conf").touch()
+    main = tmp_path / "nginx.conf"
+
+    def list_and_remove(pattern: str) -> list[str]:
+        found = glob_files(pattern)
+        (tmp_path / "b.conf").unlink()
+        return found
+
+    main.write_text("events {}\ninclude [ab].conf;")
+    with pytest.raises(Unreadable) as caught:
+        read_source(str(main), read_bytes, list_and_remove)
+    assert str(caught.value) == oracle.complaint_of(str(main))
+    assert list(caught.value.unopened) == [f"{tmp_path}/a.conf", f"{tmp_path}/b.conf"]
 
 
 def test_a_wildcard_is_one_byte(oracle: Oracle, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import crossplane
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import OPAQUE, Include, parse, read_source
 from tests.nginx.oracle import Argument, ascii_lower
+from tests.nginx.writer import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,7 +124,7 @@ texts = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(300)
 @given(text=texts)
 def test_any_text(oracle: Oracle, text: str) -> None:
     """For any text nginx and the reader see the same words on the same lines, or say the same no."""
@@ -223,6 +224,32 @@ def test_too_long(oracle: Oracle, form: str) -> None:
         verdicts.add(complaint(text))
         assert complaint(text) == (theirs if isinstance(theirs, str) else "")
     assert len(verdicts) > 1
+
+
+filled = st.tuples(
+    st.sampled_from(["{x}", "'{x}'", '"{x}"', "#{x}\n", "{w}", "b{w}c", "'{n}'", "\\{x}"]),
+    st.sampled_from(["x", "é", "\\\\", "\\t", "$", "${", "}"]),
+    st.one_of(st.integers(0, 20), st.integers(2030, 2060), st.integers(4060, 4100)),
+).map(
+    lambda drawn: (
+        drawn[0]
+        .replace("{x}", drawn[1] * (drawn[2] // len(drawn[1].encode())))
+        .replace("{w}", " " * drawn[2])
+        .replace("{n}", "\n" * drawn[2])
+    )
+)
+"""Words, comments and gaps that are as long as nginx's buffer, or half of it, or a few bytes."""
+
+
+@examples(60)
+@given(parts=st.lists(filled, max_size=6), end=st.sampled_from(["", ";", " ;", "\n;", "\r"]))
+def test_borders(oracle: Oracle, parts: list[str], end: str) -> None:
+    """Wherever nginx has to read on, in whatever word or gap, nothing is read otherwise."""
+    text = f"a {' '.join(parts)}{end}"
+    expected = arguments(text)
+    if not isinstance(expected, str):
+        expected = [one for one in expected if not one.cut]
+    assert oracle.arguments(text) == expected
 
 
 def test_deep_nesting() -> None:
