@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from nginx_acme.plan import Plan
     from nginx_acme.process import Check
 
-_NOT_TOLD = ('unknown directive "acme', 'no "ssl_certificate" is defined')
+_NOT_TOLD = (
+    'no "ssl_certificate" is defined',
+    *(f'unknown directive "{name}"' for name in RULES),
+)
 """What nginx would not say of the whole configuration, with what is ours in it."""
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme.directives import hint
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.process import Nginx, check
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from nginx_acme.process import Check
     from tests.launcher import Site
 
-OURS = re.compile(r"\bacme(?:_[a-z]+)?(?: [^;{}]*)?(?:;|\{[^}]*\})|ssl_certificate\S* \$acme\S*;")
+OURS = re.compile(
+    r"\bacme(?:_issuer|_contact)?(?: [^;{}]*)?(?:;|\{[^}]*\})|ssl_certificate\S* \$acme\S*;"
+)
 
 
 def files_in(folder: Path, files: Mapping[str, str]) -> str:
@@ -98,6 +101,11 @@ MISTAKES = [
         id="no include",
     ),
     pytest.param(
+        {"nginx.conf": "events {}\nacme_issuer x { uri https://a/; }\nacme_contacts y;\n}"},
+        'unknown directive "acme_contacts", did you mean "acme_contact"? in nginx.conf:3',
+        id="a word that is nearly ours",
+    ),
+    pytest.param(
         {
             "nginx.conf": "events {} include ../outside/a;\nuser x",
             "../outside/a": "acme_contact x;",
@@ -130,9 +138,9 @@ def test_words_of_nginx(
     without = {name: OURS.sub("", text) for name, text in files.items()}
     argv = (each_nginx, "-t", "-e", "/dev/null", "-c", files_in(folder, without))
     plain = subprocess.run(argv, capture_output=True, check=False, text=True)
-    assert plain.stderr.replace(f"{folder}/", "") == (
-        f"{said}\nnginx: configuration file nginx.conf test failed\n"
-    )
+    complaint, failed = plain.stderr.replace(f"{folder}/", "").splitlines()
+    assert hint(complaint) == said
+    assert failed == "nginx: configuration file nginx.conf test failed"
 
 
 def test_what_is_no_file(nginx: str, tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ PIECES = (
 _BARE = re.compile(r"""[^\s;{}"'#\\$][^\s;{"'\\$]*""")
 
 
-_TIMES = int(os.environ.get("NGINX_ACME_EXAMPLES", "1"))
+_TIMES = int(os.environ.get("EXAMPLES", "1"))
 
 
 def examples(count: int) -> settings:
-    """So many examples, or NGINX_ACME_EXAMPLES times as many, for who has an hour."""
+    """So many examples, or EXAMPLES (in the environment) times as many."""
     return settings(max_examples=count * _TIMES)
 
 
