@@ -15,7 +15,7 @@ from nginx_acme.directives import hint
 from nginx_acme.errors import NginxRejected
 from nginx_acme.generate import generate
 from nginx_acme.process import Run, check, checked
-from nginx_acme.trial import end_trial, trial
+from nginx_acme.trial import end_trial, trial, would_take_a_password
 from nginx_acme.work import to_json, work_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Proposal:
 
     def __init__(self, understood: Understood, written: Generation) -> None:
         self._written = written
-        self._testing = Run(understood.launch.nginx.path, trial(understood, written))
+        self._testing = None
+        if not would_take_a_password(understood):
+            self._testing = Run(understood.launch.nginx.path, trial(understood, written))
         self._said: Check | None = None
 
     def accepted(self) -> Generation:
@@ -65,10 +67,10 @@ class Proposal:
         Raises:
             NginxRejected: nginx refuses it; its words, with the user's file and line.
         """
-        if self._said is None:
+        if self._said is None and self._testing is not None:
             self._said = checked(self._testing, self._written.translate)
             end_trial(self._written)
-        if not self._said.ok:
+        if self._said is not None and not self._said.ok:
             self._written.discard()
             raise NginxRejected(tuple(map(hint, self._said.messages)))
         return self._written

@@ -1,14 +1,18 @@
-"""`nginx -t` on a draft, without the one trace that others would see.
+"""`nginx -t` on a draft, without what others would notice of it.
 
 Where there is no pid file yet, `nginx -t` makes an empty one. Who waits for nginx by that file, as
 scripts and nginx's own tests do, took it for started while we were still asking a CA. To remove
 the file after the test was no way: it had been seen by then. So such a draft is tested with
 another pid file; what becomes of the real one is between nginx and the user, as ever.
+
+A password may come through a named pipe, to who reads it first. That is to be the nginx that
+runs, so then there is no test: what is wrong nginx says itself when it starts or is reloaded.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from nginx_acme.nginx.source import Directive
 
 _NOWHERE = os.devnull
+_PASSWORD_FILE = "ssl_password_file"  # noqa: S105 - the name of a directive
+"""That of servers; before those towards upstreams stands the protocol."""
 
 
 def trial(understood: Understood, written: Generation) -> tuple[str, ...]:
@@ -34,6 +40,25 @@ def trial(understood: Understood, written: Generation) -> tuple[str, ...]:
     if _would_appear(understood.pid_file):
         main, directives = _elsewhere(understood, written)
     return launch.command.for_test(main, error_log=launch.nowhere, directives=directives)
+
+
+def would_take_a_password(understood: Understood) -> bool:
+    """Whether a test would read one that is told once."""
+    source = understood.source
+    if not any(_PASSWORD_FILE in file.text for file in source.files.values()):
+        return False
+    return any(
+        _is_pipe(os.path.join(source.folder, directive.args[0]))
+        for directive, _ in source.walk()
+        if directive.name.endswith(_PASSWORD_FILE) and directive.args
+    )
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def end_trial(written: Generation) -> None:

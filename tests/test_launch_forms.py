@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,6 +168,18 @@ def test_another_file_system(elsewhere: Path, make_twins: MakeTwins, open_path: 
     compare(
         *make_twins(Form(ours=f"acme_agent off; acme_state_path {open_path}/state;"), at=elsewhere)
     )
+
+
+def test_a_password_that_is_told_once(make_twins: MakeTwins) -> None:
+    """One that comes through a named pipe comes to nginx, and not to a test of ours before it."""
+    for twin in make_twins(Form(http="ssl_password_file {site}/pipe;")):
+        pipe = twin.site / "pipe"
+        os.mkfifo(pipe)
+        telling = threading.Thread(target=pipe.write_text, args=("secret",), daemon=True)
+        telling.start()
+        assert twin.run().code == 0
+        telling.join()
+        assert twin.serves()
 
 
 def compare(bare: Twin, ours: Twin) -> None:

@@ -94,7 +94,7 @@ class Twin:
         self.write(
             "nginx.conf",
             f"{self._filled(form.main)}\nevents {{ }}\nhttp {{ access_log off; {' '.join(http)}\n"
-            f"{form.http}\ninclude sites/*.conf;\n}}\n",
+            f"{self._filled(form.http)}\ninclude sites/*.conf;\n}}\n",
         )
         self.write(
             "sites/a.conf",
