@@ -35,7 +35,7 @@ def _row(site: Site, options: Options) -> Row:
     with site.running() as server, copy.running() as bare:
         agents = [resident(pid) for pid in server.beside()]
         rounds = in_turn(
-            options.few_rounds_with(site.kind.managed),
+            options.few_rounds_with(site.kind.weight),
             renew=lambda: site.run("renew"),
             edit=lambda: _edit(site, server),
             nginx_edit=lambda: _edit(copy, bare),

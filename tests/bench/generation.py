@@ -50,7 +50,7 @@ def _row(site: Site, options: Options) -> Row:
         return then()
 
     rounds = in_turn(
-        options.few_rounds_with(site.kind.managed),
+        options.few_rounds_with(site.kind.weight),
         test=lambda: changed(lambda: site.run("-t")),
         nginx_test=lambda: bare.run("-t"),
         start=lambda: changed(site.start),

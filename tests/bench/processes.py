@@ -82,7 +82,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str], log: Path) -> Took:
     pid = _spawn(argv, environ, log)
     with _Memory(pid) as memory:
         _, status, usage = os.wait4(pid, 0)
-    seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
         raise ServerFailed(f"{' '.join(argv)}: exit code {code}\n{_end_of(log)}")
@@ -165,8 +165,10 @@ class Server:
         """End it and collect it; CPU seconds of it, and of what it left behind."""
         if self._took is None:
             os.kill(self.pid, signal.SIGTERM)
-            left = self.beside()
-            self._took = _collect(self.pid), sum(map(_collect, left))
+            cpu, beside = _collect(self.pid), 0.0
+            while left := self.beside():
+                beside += sum(map(_collect, left))
+            self._took = cpu, beside
         return self._took
 
     def _is_nginx(self) -> bool:

@@ -66,7 +66,7 @@ def _row(site: Site, options: Options) -> Row:
     with site.running() as server, copy.running() as bare:
         tests: list[Took] = []
         rounds = in_turn(
-            options.few_rounds_with(site.kind.managed),
+            options.few_rounds_with(site.kind.weight),
             ours=lambda: _reload(site, server),
             nginx=lambda: _bare_reload(copy, bare, tests),
         )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.bench.options import Options
 
 SECONDS = 60.0
-"""For anything, and as much again for each hundred certificates."""
+"""For anything, and as much again for each hundred servers with a certificate."""
 
 NAME = "s0.test"
 """The name of the first server."""
@@ -91,6 +91,11 @@ class Kind:
     def managed(self) -> int:
         """The servers that say `acme`."""
         return 1 if self.few else self.servers
+
+    @property
+    def weight(self) -> int:
+        """How long nginx takes with it, as a number of servers that say `acme`."""
+        return max(self.managed, self.servers // 20)
 
     def row(self) -> dict[str, int | str]:
         """What a table says of it."""
@@ -165,10 +170,11 @@ class Site(Nginx):
     def __init__(self, folder: Path, kind: Kind, state: Path, options: Options) -> None:
         super().__init__(options.launcher, folder / kind.name, free_port(), options)
         self.kind = kind
-        self.seconds *= 1 + kind.managed / 100
+        self.seconds *= 1 + kind.weight / 100
         self._state = state
         self.plain_port = free_port()
         self.edited = 0
+        self._is_settled = False
         for name in ("logs", "temp", "www", "servers"):
             (folder / name).mkdir(parents=True)
         folder.chmod(0o755)
@@ -181,20 +187,25 @@ class Site(Nginx):
 
     def edit(self) -> int:
         """Change the first server; what its /edition is then."""
+        self._is_settled = False
         self.edited += 1
         self._write()
         return self.edited
 
     def touch(self) -> None:
         """Let every file look changed."""
+        self._is_settled = False
         for path in (self.main, *self.prefix.glob("servers/*.conf")):
             os.utime(path)
 
     def prepare(self) -> None:
-        """Make certificates and a generation, and let all of it settle, so that a start is warm."""
+        """Have certificates and a generation, and let all of it settle, so that a start is warm."""
+        if self._is_settled:
+            return
         self.start()
         time.sleep(SETTLING)
         self.start()
+        self._is_settled = True
 
     def bare(self) -> Nginx:
         """Nginx alone, on what was generated."""
@@ -274,6 +285,6 @@ class Sites:
             site = Site(
                 folder / kind.name.removesuffix(".conf"), kind, folder / "acme", self._options
             )
-            site.prepare()
             self._sites[kind] = site
+        self._sites[kind].prepare()
         return self._sites[kind]

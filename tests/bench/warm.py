@@ -40,7 +40,7 @@ def measure(sites: Sites, options: Options) -> Iterator[Row]:
 def _row(site: Site, options: Options) -> Row:
     python = (sys.executable, "-I", "-c", "pass")
     rounds = in_turn(
-        options.rounds_with(site.kind.managed),
+        options.rounds_with(site.kind.weight),
         ours=site.start,
         nginx=site.bare().start,
         python=lambda: run(python, options.environ, site.log),
