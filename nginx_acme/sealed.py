@@ -20,7 +20,10 @@ _OTHERS = 0o077
 
 
 def keep(path: str, kind: bytes, content: bytes) -> None:
-    """Write a file of this kind, a word and what else its form depends on; no harm if it can't be."""
+    """Write a file of this kind: a word, and a number that is another one with another form.
+
+    No harm if it can't be written.
+    """
     with suppress(StateError):
         data = b"".join((_seal(kind, content), content))
         disk.replace(path, data, mode=_MODE, durable=False)

@@ -7,11 +7,13 @@ import contextlib
 import http.client
 import ipaddress
 import os
+import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -242,6 +244,78 @@ class TestWrite:
         with pytest.raises(StateError, match="File name too long"):
             tree.write({"a.conf": "ours", "x" * 300: "ours"})
         assert tree.numbers == set()
+
+
+def _piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+class TestShared:
+    """What is the same as in the generation before is there by a second name."""
+
+    FILES: ClassVar = {"nginx.conf": "1", "conf.d/a.conf": "2", "conf.d/b.conf": "3"}
+
+    def test_shared(self, tree: Tree) -> None:
+        """One new text is one new file; the main file is new in any case, since it is watched."""
+        tree.put("mime.types")
+        tree.put("conf.d/README")
+        first = tree.switch(self.FILES)
+        second = tree.switch({**self.FILES, "conf.d/b.conf": "edited"})
+        places = ("mime.types", "conf.d/README", "conf.d/a.conf", "conf.d/b.conf", "nginx.conf")
+        same = [
+            at(first, name).lstat().st_ino == at(second, name).lstat().st_ino for name in places
+        ]
+        assert same == [True, True, True, False, False]
+        assert Path(first.main).stat().st_ino != Path(second.main).stat().st_ino
+        assert at(first, "conf.d/b.conf").read_text() == "3"
+        assert at(second, "conf.d/b.conf").read_text() == "edited"
+
+    def test_never_written_in_place(self, tree: Tree) -> None:
+        """No text of a generation changes, whatever comes after it, or when others are removed."""
+        told: dict[Generation, dict[str, str]] = {}
+        for number in range(6):
+            text = {f"conf.d/{n}.conf": f"{n} {number // (n + 1)}" for n in range(4)}
+            written = tree.switch({"nginx.conf": f"{number // 2}", **text})
+            if number == 3:
+                written = written.rewritten({path: f"{t}!" for path, t in written.texts()})
+                generation.switch(str(tree.instance), written)
+            told[written] = dict(written.texts())
+            assert all(dict(each.texts()) == texts for each, texts in told.items())
+        generation.prune(str(tree.instance))
+        last = generation.current(str(tree.instance))
+        assert last is not None
+        assert dict(last.texts()) == told[last]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param(lambda path: path.write_text("X"), id="another text of the same length"),
+            pytest.param(lambda path: path.chmod(0o644), id="others may read it"),
+            pytest.param(lambda path: (path.unlink(), path.symlink_to("b.conf")), id="a link"),
+            pytest.param(_piped, id="a pipe"),
+            pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a folder"),
+            pytest.param(lambda path: path.unlink(), id="gone"),
+        ],
+    )
+    def test_not_as_it_was_made(self, tree: Tree, change: Callable[[Path], object]) -> None:
+        """What somebody has changed in the generation before is not taken over."""
+        change(at(tree.switch(self.FILES), "conf.d/a.conf"))
+        second = tree.switch(self.FILES)
+        assert second.number == 2
+        assert dict(second.texts()) == {f"{tree.conf}/{n}": text for n, text in self.FILES.items()}
+        status = at(second, "conf.d/a.conf").lstat()
+        assert (status.st_mode & 0o7777, status.st_nlink) == (0o600, 1)
+
+    def test_no_second_names(self, tree: Tree) -> None:
+        """Where a file can have no second name, it is written."""
+        first = tree.switch(self.FILES)
+        with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+            shutil.move(first.path, f"{elsewhere}/1")
+            Path(first.path).symlink_to(f"{elsewhere}/1")
+            second = tree.switch({**self.FILES, "nginx.conf": "edited"})
+        assert second.number == 2
+        assert at(second, "conf.d/a.conf").read_text() == "2"
 
 
 class TestRewritten:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _NOT_AFTER = 2
 """Its place among the fields."""
-_KIND = f"proved {__version__}".encode()
+_KIND = f"proved 2 {__version__}".encode()
+"""With a number for the form of the file, and the release, for another may prove something else."""
 
 
 class Proved:
