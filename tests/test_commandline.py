@@ -153,6 +153,28 @@ def test_for_nginx(argv: list[str], expected: tuple[str, ...]) -> None:
     assert parse(argv).for_nginx("GEN") == expected
 
 
+@given(st.lists(OPTIONS), st.text(min_size=1), st.dictionaries(st.text(), st.text()))
+def test_for_start(options: list[tuple[str, str]], conf: str, environ: dict[str, str]) -> None:
+    """It means the same, and the title that nginx makes of it names the main file to its end."""
+    line = CommandLine((), options)
+    arguments = line.for_start(conf, environ)
+    again = parse(arguments)
+    assert again.conf == conf
+    assert (again.directives or "").rstrip(" ") == (line.directives or "").rstrip(" ")
+    words = ("/sbin/nginx", *arguments, *(f"{name}={value}" for name, value in environ.items()))
+    room = "".join(f"{word}\0" for word in words).encode("utf-8", "surrogatepass")
+    title = " ".join(("nginx: master process /sbin/nginx", *arguments))
+    shown = title.encode("utf-8", "surrogatepass")[: len(room) - 1]
+    assert f"/sbin/nginx -c {conf}".encode("utf-8", "surrogatepass") in shown
+
+
+def test_for_start_with_room() -> None:
+    """Where there is room nothing is added."""
+    line = parse(["-p", "/srv/www/", "-g", "daemon off;"])
+    assert line.for_start("GEN", {}) == line.for_nginx("GEN")
+    assert parse([]).for_start("GEN", {"PATH": "/usr/sbin:/usr/bin"}) == ("-c", "GEN")
+
+
 def test_for_nginx_error_log() -> None:
     """The error log can be replaced as well."""
     arguments = parse(["-eold", "-q"]).for_nginx("GEN", error_log="/dev/null")

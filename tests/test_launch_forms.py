@@ -109,7 +109,7 @@ WHICH = ("-p", "{site}", "-c", "nginx.conf")
 LOG = ("-e", "logs/error.log")
 ABSOLUTE = "pid {site}/logs/nginx.pid;"
 STATE = "acme_agent off; acme_state_path {top}/state;"
-GLOBAL = "pid logs/g.pid; error_log logs/g.log notice; env SEEN=yes; worker_processes 2;"
+GLOBAL = "pid logs/g.pid; error_log logs/g.log notice; env SEEN=yes; user daemon;"
 
 FORMS = {
     "an absolute -c alone": Form(("-c", "{site}/nginx.conf"), main=ABSOLUTE),

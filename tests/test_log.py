@@ -154,6 +154,17 @@ def test_relay(tmp_path: Path, line: str, logged: str | None) -> None:
     assert (path.read_text() if path.exists() else None) == (logged and log_line(logged))
 
 
+def test_entry(tmp_path: Path) -> None:
+    """What is for another log alone goes there, and to stderr only where that is it."""
+    path, stream = tmp_path / "error.log", io.StringIO()
+    log = Log(stream, error_log=str(path))
+    log.entry("said", str(tmp_path / "startup.log"))
+    log.entry("said", "stderr")
+    assert not path.exists()
+    for text in ((tmp_path / "startup.log").read_text(), stream.getvalue()):
+        assert re.fullmatch(r"\S+ \S+ \[notice\] \d+#0: said\n", text)
+
+
 def test_relay_where_stderr_is_the_log() -> None:
     """A line of nginx's becomes a line of log where stderr is one."""
     stream = io.StringIO()
