@@ -16,6 +16,8 @@ from tests.nginx.oracle import SETTINGS
 from tests.nginx.writer import GAPS, Writer
 
 MAIN = "conf/nginx.conf"
+ODD_NAME = "other/o*d [x].conf"
+"""Included by patterns; who means it and no other file must quote it."""
 
 PAIR = r"(?: ssl_certificate (?P<{0}>\S+); ssl_certificate_key (?P={0});)?"
 ANSWER = (
@@ -117,6 +119,7 @@ class Configuration:
             "other/acme": joined(self._ours("acme", key), self._odd()),
             "other/plain": self._shuffled(self._odd()),
             "other/servers": self._shuffled(self._include("snippets/plain"), servers.pop()),
+            ODD_NAME: self._shuffled(self._odd()),
         }
 
     def _main(self, server: Piece) -> Piece:
@@ -128,6 +131,7 @@ class Configuration:
             self._include("../other/servers", f"{root}/other/servers"),
             self._include("types", f"{root}/conf/types", "snippets/../types"),
             self._include("none/*", f"{root}/none/*"),
+            self._include("../other/o*", f"{root}/o?her/o* [[]*"),
             *self._some(self._ours("acme_contact", "a@example.com", "mailto:b@example.com")),
             *self._some(self._ours_issuer()),
             *self._some(self._ours("acme")),
@@ -205,11 +209,16 @@ class Configuration:
     def _include(self, *arguments: str) -> Piece:
         """An include, on the last of its lines pointed to where the copy is if that is elsewhere."""
         folder, argument = f"{self._place.root}/conf", self._writer.pick(arguments)
+        odd = ODD_NAME.replace("*", r"\\*").replace("[", r"\\[")
         text = self._writer.directive("include", argument)
         path = argument if argument[0] == "/" else f"{folder}/{argument}"
         outside = not path.startswith(f"{folder}/") or ".." in path.split("/")
         if argument == "snippe[t]s/pl*":
             argument = "snippets/plain"
+        elif argument == "../other/o*":
+            argument = f'".outside{folder}/../{odd}"'
+        elif "her/o*" in argument:
+            argument = f'".outside{self._place.root}/{odd}"'
         elif outside:
             argument = "" if "*" in path else f".outside{path}"
         elif argument[0] != "/":
