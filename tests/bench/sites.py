@@ -209,7 +209,9 @@ class Site(Nginx):
 
     def bare(self) -> Nginx:
         """Nginx alone, on what was generated."""
-        return Nginx((self._options.nginx,), self._generated(), self.port, self._options)
+        nginx = Nginx((self._options.nginx,), self._generated(), self.port, self._options)
+        nginx.seconds = self.seconds
+        return nginx
 
     def copy(self) -> Copy:
         """Nginx alone, on its own copy of what was generated and with ports of its own."""
