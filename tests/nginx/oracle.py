@@ -101,7 +101,7 @@ class Oracle:
             socket(AF_UNIX) as client,
             self._running(main, listener),
         ):
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect(self.address)
             client.sendall(f"{asked}HEAD / HTTP/1.0\r\n\r\n".encode())
             answer = b"".join(iter(lambda: client.recv(65536), b""))

@@ -9,7 +9,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
@@ -21,38 +21,19 @@ GAPS = (" ", "  ", "\t", "\n", "\r\n", "\r", " # } {;\n", "\n#'\"\r;\n", " #\xe9
 ENDS = (";", " ;", "\n;", "\r\n\t;", " # x\n;")
 
 PIECES = (
-    *(
-        "a",
-        " ",
-        "\n",
-        "\r",
-        "\t",
-        ";",
-        "{",
-        "}",
-        "#",
-        '"',
-        "'",
-        "\\",
-        "$",
-        "(",
-        ")",
-        "\0",
-        "\udce9",
-    ),
+    *"a \n\r\t;{}#\"'\\$()\0\udce9",
     *("include x;", "{ }", ";;", "#{\n", '""', "''", "a b;", "} }", "x" * 5000),
 )
 """What a slip of the hand leaves in a file."""
 
 _BARE = re.compile(r"""[^\s;{}"'#\\$][^\s;{"'\\$]*""")
-
-
 _TIMES = int(os.environ.get("EXAMPLES", "1"))
 
 
 def examples(count: int) -> settings:
     """So many examples, or EXAMPLES (in the environment) times as many."""
-    return settings(max_examples=count * _TIMES)
+    slow = [HealthCheck.too_slow]  # says how busy the machine is
+    return settings(max_examples=count * _TIMES, suppress_health_check=slow)
 
 
 class Writer:
