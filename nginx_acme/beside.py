@@ -54,7 +54,7 @@ def agent_facts(home: Home, work: Work) -> str:
         "user_main": home.main,
         "pid_file": work.pid_file,
         "error_log": work.error_log,
-        "turn": [*program(), *options, "renew", "--state", home.runtime.root, "--agent"],
+        "turn": [*program(), *options, "renew", "--instance", home.instance.path, "--agent"],
     }
     return json.dumps(facts)
 

@@ -12,7 +12,6 @@ it stays as it is.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,15 +19,21 @@ from nginx_acme import disk, generation
 from nginx_acme.beside import wake_agent
 from nginx_acme.draft import Proposal, left_to_do, use, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
-from nginx_acme.launch import free_addresses, is_shelter, understand, utc_now
+from nginx_acme.launch import (
+    free_addresses,
+    is_shelter,
+    understand,
+    understand_running,
+    utc_now,
+)
 from nginx_acme.loaded import reload_and_note
 from nginx_acme.log import Log
-from nginx_acme.master import find_master, names_process, worker_marks
+from nginx_acme.master import find_master, names_process
 from nginx_acme.noted import is_unchanged, note_sources
 from nginx_acme.places import borrow
 from nginx_acme.process import check, startup_log_path
 from nginx_acme.publish import publish
-from nginx_acme.reload import RELOAD_WAIT, was_reloaded
+from nginx_acme.reload import RELOAD_WAIT, settled_workers, was_reloaded
 from nginx_acme.running import (
     as_started,
     needed_work,
@@ -47,9 +52,6 @@ if TYPE_CHECKING:
     from nginx_acme.master import Master
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.work import Work
-
-CLOCK_TICK = 20_000_000
-"""Nanoseconds by which a file's time may be behind the clock (the kernel's tick)."""
 
 
 def signal(launch: Launch) -> int:
@@ -104,7 +106,6 @@ def _send_by(rehearsed: Understood) -> int:
 
 
 def _reload(launch: Launch) -> int:
-    begun = time.time_ns()
     understood = understand(launch, always=True)
     master = None if understood is None else find_master(understood.pid_file)
     if understood is None or not _concerns_us(understood, master):
@@ -120,8 +121,7 @@ def _reload(launch: Launch) -> int:
     _activate(running, _written(running, added), added, master)
     launch.log.entry("signal process started", startup_log_path(launch.nginx, launch.command))
     publish(running.home, launch.log, utc_now())
-    edited = _edited_since(begun, running)
-    wake_agent(running.home, left_to_do(running), master.pid, look=edited)
+    wake_agent(running.home, left_to_do(running), master.pid, look=running.seen.changed())
     return 0
 
 
@@ -212,10 +212,17 @@ def _issue_locally(running: Understood) -> None:
 
 
 class TakenUp(NamedTuple):
-    """Whether something is new, and whether it has to be looked at again (`_edited_since`)."""
+    """Whether something is new, and whether it has to be looked at again: it was edited meanwhile.
+
+    Of a HUP for that nothing may be seen: signals that come while nginx has one to handle become
+    one, and that was ours.
+    """
 
     new: bool
     again: bool
+
+
+NOTHING = TakenUp(new=False, again=False)
 
 
 def take_up(home: Home, *, surely: bool) -> TakenUp:
@@ -230,60 +237,40 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
     """
     work, master = needed_work(home), running_master(home)
     if master is None:
-        return TakenUp(new=False, again=False)
+        return NOTHING
     with home.runtime.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload of ours
-        if not surely and not _was_told(home, work, master):
-            return TakenUp(new=False, again=False)
-        home.instance.note_workers(worker_marks(master.pid))
-    if is_unchanged(home):
-        return TakenUp(new=False, again=False)
-    begun = time.time_ns()
-    understood = understand(home.launch, always=True, kept=home.instance.path)
-    if understood is None:
-        raise NginxAcmeError(f'"{home.main}" can\'t be read, "nginx-acme -t" says why')
-    running = _as_started(understood, master)
+        told = _was_told(home, master) or surely
+        if told:
+            home.instance.note_workers(settled_workers(master.pid))
+    # Not before they are noted: who edits after this, and hangs up, brings others.
+    if is_unchanged(home) or not (told or _was_refused(home, work)):
+        return NOTHING
+    running = _as_started(understand_running(home.launch, home.instance.path), master)
     added = free_addresses(running, listening(master.pid))
     written = _written(running, added)
     current = generation.current(running.home.instance.path)
     if written == current and left_to_do(running) == work:
         running.keep_files()
         note_sources(running, added, work)
-        return TakenUp(new=False, again=False)
+        return NOTHING
     running.tell_warnings()
     _activate(running, written, added, master)
-    return TakenUp(new=True, again=_edited_since(begun, running))
+    return TakenUp(new=True, again=running.seen.changed())
 
 
-def _edited_since(moment: int, running: Understood) -> bool:
-    """Whether a file or folder of the configuration has changed since it began to be read.
-
-    Of a HUP for that nothing may be seen: signals that come while nginx is busy become one, and the
-    other one was ours.
-    """
-    files = running.source.files
-    return any(
-        _changed(path) > moment - CLOCK_TICK
-        for path in {*files, *(os.path.dirname(path) for path in files)}
-    )
-
-
-def _changed(path: str) -> int:
-    try:
-        return os.stat(path).st_ctime_ns
-    except OSError:  # gone, and so is something in its folder
-        return 0
-
-
-def _was_told(home: Home, work: Work, master: Master) -> bool:
-    """Whether nginx has read its configuration since its workers were noted, or tried to.
+def _was_told(home: Home, master: Master) -> bool:
+    """Whether nginx has read its configuration since its workers were noted.
 
     Whoever else opens the generated main file (a `grep` below the state directory) leaves its
-    workers as they are. So does a HUP that nginx refuses: where it would, one is believed in.
+    workers as they are.
     """
     noted = home.instance.workers()
     if master.single or not noted:
         return True
-    if was_reloaded(master.pid, noted, os.path.realpath(home.instance.generations)):
-        return True
+    return was_reloaded(master.pid, noted, os.path.realpath(home.instance.generations))
+
+
+def _was_refused(home: Home, work: Work) -> bool:
+    """Whether it may have tried to: a HUP that it refuses leaves its workers as they are, too."""
     said = test_current(home, work)
     return said is not None and not said.ok

@@ -265,51 +265,81 @@ class Understood:
         return replace(self, home=self.home.sheltered_at(root))
 
 
-def understand(
-    launch: Launch, *, always: bool = False, kept: str | None = None
-) -> Understood | None:
+def understand(launch: Launch, *, always: bool = False) -> Understood | None:
     """Read the configuration; None where no word of it is ours, and nginx judges it alone.
 
     Args:
         launch: what we were started with.
         always: None only for a configuration that is none of ours and can't be read either.
-        kept: the folder of its instance, where it is known.
 
     Raises:
         ConfigError: a mistake in it, with file and line.
         NginxRejected: one that nginx finds first where it can't be read; its words.
     """
-    ours, seen, files = False, Sources(), files_of(launch, kept)
-
-    def read(path: str) -> bytes:
-        nonlocal ours
-        seen.note(path)
-        content = files.read(path)
-        ours = ours or b"acme" in content
-        return content
-
-    def find(pattern: str) -> Sequence[str]:
-        return without_own(glob_files(pattern, seen.note))
-
+    reading = _Reading(launch)
     try:
-        source = read_source(launch.main, read, find)
+        source = reading.source()
     except Unreadable as mistake:
-        if not (ours and concerns_us(mistake.source)):
+        if not (reading.ours and concerns_us(mistake.source)):
             return None
         raise _refusal(launch, mistake) from mistake
     except ConfigError:
-        if ours:
+        if reading.ours:
             raise
         return None
-    if not always and not (ours and concerns_us(source)):
+    if not always and not (reading.ours and concerns_us(source)):
         return None
+    return _understood(launch, source, reading)
+
+
+def understand_running(launch: Launch, instance: str) -> Understood:
+    """The same of a configuration that is ours whatever it says: nginx runs what it was before.
+
+    Args:
+        launch: what we were started with.
+        instance: the folder of its instance.
+
+    Raises:
+        ConfigError, NginxRejected: as `understand`.
+    """
+    reading = _Reading(launch, instance)
+    try:
+        source = reading.source()
+    except Unreadable as mistake:
+        raise _refusal(launch, mistake) from mistake
+    return _understood(launch, source, reading)
+
+
+class _Reading:
+    """Reads the user's files once: what was seen of them, and whether a word of them may be ours."""
+
+    def __init__(self, launch: Launch, instance: str | None = None) -> None:
+        self.ours = False
+        self.seen = Sources()
+        self.files = files_of(launch, instance)
+        self._main = launch.main
+
+    def source(self) -> Source:
+        return read_source(self._main, self._read, self._find)
+
+    def _read(self, path: str) -> bytes:
+        self.seen.note(path)
+        content = self.files.read(path)
+        self.ours = self.ours or b"acme" in content
+        return content
+
+    def _find(self, pattern: str) -> Sequence[str]:
+        return without_own(glob_files(pattern, self.seen.note))
+
+
+def _understood(launch: Launch, source: Source, reading: _Reading) -> Understood:
     nginx, host = launch.nginx, os.uname().nodename.lower()
     facts = Facts(nginx.version, host, privileged=os.geteuid() == 0, lacks=nginx.lacks)
     plan = make_plan(source, facts)
     root = state_path(launch, source.folder, plan.settings.state_path)
     if plan.ours:
         _refuse_as_state(root, default=root == f"{source.folder}/acme")
-    return Understood(home_at(launch, Store(root)), source, plan, files, seen)
+    return Understood(home_at(launch, Store(root)), source, plan, reading.files, reading.seen)
 
 
 def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.launch import utc_now
 from nginx_acme.manifest import Served, keep_served, state_of
-from nginx_acme.master import worker_marks
-from nginx_acme.reload import RELOAD_WAIT, Opens, reload, wait_for_others
+from nginx_acme.reload import RELOAD_WAIT, Opens, reload, settled_workers, was_reloaded
 from nginx_acme.standing import of_folder
 from nginx_acme.store import Identity
 
@@ -74,16 +73,17 @@ def reload_and_note(home: Home, master: Master, work: Work) -> None:
         ReloadFailed: nginx goes on with what it had.
     """
     instance, noted = home.instance, home.instance.workers()
-    seen = on_disk(work.certificates, home.store, utc_now())
-    wait_for_others(master.pid, os.path.realpath(instance.generations))
-    before, opens = worker_marks(master.pid), Opens(home.generated_main)
+    seen, opens = on_disk(work.certificates, home.store, utc_now()), Opens(home.generated_main)
     try:
+        others = bool(noted) and was_reloaded(
+            master.pid, noted, os.path.realpath(instance.generations)
+        )
         reload(master, RELOAD_WAIT, error_log=work.error_log)
-        marks, times = worker_marks(master.pid), opens.count()
+        marks, times = settled_workers(master.pid), opens.count()
     finally:
         opens.close()
     note_loaded(home, seen)
-    if (not noted or noted & before) and times in {0, 1, None}:
+    if not others and times in {0, 1, None}:
         instance.note_workers(marks)
     else:
         instance.wake_agent(look=True)

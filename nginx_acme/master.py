@@ -11,7 +11,6 @@ interpreter are all that is needed.
 from __future__ import annotations
 
 import os
-import time
 
 from nginx_acme.process import NAMES
 
@@ -107,18 +106,15 @@ def worker_marks(pid: int) -> frozenset[str]:
     return frozenset(f"{child}-{fields[_STARTED]}" for child, fields in marks if fields)
 
 
-def workers_since(pid: int) -> float | None:
-    """When the first of them was started, in seconds since the epoch; None where there is none."""
-    return min((moment for child in workers(pid) if (moment := since(child))), default=None)
+def is_forking(pid: int) -> bool:
+    """Whether a child of this master has no title of its own yet, as a worker that begins.
 
-
-def since(pid: int) -> float | None:
-    """When a process was started, in seconds since the epoch, to a hundredth."""
-    fields = _stat(pid)
-    if not fields:
-        return None
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
+    The master of a binary upgrade, which is a child as well, has children.
+    """
+    return any(
+        _titled(_arguments(child), MASTER_TITLES) and not _children(child)
+        for child in _children(pid)
+    )
 
 
 def is_reading(pid: int, path: str) -> bool:

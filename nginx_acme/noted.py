@@ -1,7 +1,8 @@
 """What is noted when a generation is taken into use, for who asks next whether anything changed.
 
     note_sources    after the switch: what it was made from, and what a start with it does
-    is_unchanged    whether what the current generation was made from is what it was
+    is_edited       whether what the current generation was made from is another thing by now
+    is_unchanged    whether one that is made now would be the same
 
 That it can't be written costs time, never more: everything is read again. So it is where a file is
 on a network file system, which shows the times of a minute ago.
@@ -56,24 +57,33 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
         keep_manifest(home.instance.path, manifest)
 
 
+def is_edited(home: Home) -> bool:
+    """Whether what the current generation was made from has changed, or may have."""
+    made = _noted(home)
+    return made is None or made.sources.changed()
+
+
 def is_unchanged(home: Home) -> bool:
-    """Whether what the current generation was made from is still what it was."""
+    """Whether it hasn't, and no address that was not free may be free by now."""
+    made = _noted(home)
+    return made is not None and not made.left_out and not made.sources.changed()
+
+
+def _noted(home: Home) -> Manifest | None:
+    """What is noted of the current generation; None where it is of another one."""
     made = kept_manifest(home.instance.path)
     try:
         generation = os.readlink(home.instance.generated)
     except OSError:
-        return False
-    return (
-        made is not None
-        and made.generation == generation
-        and not made.left_out
-        and not made.sources.changed()
-    )
+        return None
+    return made if made is not None and made.generation == generation else None
 
 
 def _more_sources(understood: Understood) -> Iterator[str]:
-    """What it depends on besides the configuration: the program, and who is answered for."""
+    """What it depends on besides the configuration: its folders, the program, who is answered for."""
     launch = understood.launch
+    # Whatever else is there is mirrored, and may be what a `map` includes.
+    yield from {os.path.dirname(path) for path in understood.source.files}
     yield launch.nginx.path
     for directive in understood.main_context("load_module"):
         yield from (os.path.join(launch.prefix, module) for module in directive.args)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme.agent import linux
 from nginx_acme.errors import ReloadFailed
-from nginx_acme.master import exists, is_reading, serves, worker_marks, workers
+from nginx_acme.master import exists, is_forking, is_reading, serves, worker_marks, workers
 
 if TYPE_CHECKING:
     from nginx_acme.master import Master
@@ -24,7 +24,7 @@ RELOAD_WAIT = 30.0
 LONGEST_READING = 300.0
 """Seconds that it may take to read its configuration, with names that DNS doesn't know at once."""
 RESPAWN_WAIT = 2.0
-"""Seconds for old workers to be told to go; those that stay have got a new one beside them."""
+"""Seconds for new workers to begin and old ones to be told to go; else one has crashed."""
 _POLL = 0.02
 """Seconds between two looks; a reload takes nginx 0.1 s at least."""
 
@@ -46,6 +46,7 @@ def reload(master: Master, seconds: float, *, error_log: str) -> bool:
         _hang_up(master)
         return False
     words = _Words(error_log, master.pid)
+    _let_begin(master.pid)
     while not (old := workers(master.pid)):  # it has only just started
         _wait_until(end, master, words)
     _hang_up(master)
@@ -54,18 +55,12 @@ def reload(master: Master, seconds: float, *, error_log: str) -> bool:
     return True
 
 
-def wait_for_others(pid: int, generations: str) -> None:
-    """Wait until a master has read what somebody else has told it to read."""
-    end = time.monotonic() + RELOAD_WAIT
-    while is_reading(pid, generations) and time.monotonic() < end:
-        time.sleep(_POLL)
-
-
 def was_reloaded(pid: int, noted: frozenset[str], generations: str) -> bool:
     """Whether this master has read its configuration since `noted` were its workers, or does now.
 
     Waits for a reload that is under way: a master that has read its main file has new workers
-    before it sleeps again, and tells all of the old ones to go. A crash leaves some.
+    before it sleeps again, which may take their time to be known as such, and tells all of the old
+    ones to go. A crash leaves some.
 
     Args:
         pid: of the master.
@@ -74,16 +69,28 @@ def was_reloaded(pid: int, noted: frozenset[str], generations: str) -> bool:
     """
     end = time.monotonic() + RELOAD_WAIT
     while True:
-        reading = is_reading(pid, generations)
-        now = worker_marks(pid)
+        reading, forking, now = is_reading(pid, generations), is_forking(pid), worker_marks(pid)
         if now and not now & noted:
             return True
-        if not now <= noted:
+        if forking or not now <= noted:
             end = min(end, time.monotonic() + RESPAWN_WAIT)
         elif not reading:
             return False
         if time.monotonic() > end:
             return False
+        time.sleep(_POLL)
+
+
+def settled_workers(pid: int) -> frozenset[str]:
+    """The marks of a master's workers (`master.worker_marks`), with those that only begin."""
+    _let_begin(pid)
+    return worker_marks(pid)
+
+
+def _let_begin(pid: int) -> None:
+    """Wait until all workers that a master has started can be told to be workers."""
+    end = time.monotonic() + RESPAWN_WAIT
+    while is_forking(pid) and time.monotonic() < end:
         time.sleep(_POLL)
 
 

@@ -30,27 +30,28 @@ if TYPE_CHECKING:
     from nginx_acme.work import Work
 
 
-def find_home(launch: Launch, root: str | None = None) -> Home:
+def find_home(launch: Launch) -> Home:
     """Where things are kept, also while the configuration has a mistake.
 
     Of a file that can't even be read the state directory is known as far as it is the default one
     or the environment's. An nginx that runs says itself which instance it is.
-
-    Args:
-        launch: what we were started with.
-        root: the state directory, where it is known.
     """
-    said = _said(launch, root)
+    said = _said(launch)
     folder = os.path.dirname(launch.main)
     path = said.get("acme_state_path")
-    if root is None:
-        root = state_path(launch, folder, os.path.join(folder, path) if path else None)
+    root = state_path(launch, folder, os.path.join(folder, path) if path else None)
     home = home_at(launch, Store(root))
     master = find_master(pid_path(launch.nginx, launch.command, said.get("pid")))
     found = None if master is None else started_at(master)
     if master is not None and found is not None:
         home = as_started(home_at(launch, Store(found[0])), master) or home
     return _with_source(home)
+
+
+def home_of(launch: Launch, instance: str) -> Home:
+    """The same where the folder of the instance is known."""
+    root, _, name = instance.rpartition("/instances/")
+    return _with_source(replace(home_at(launch, Store(root)), name=name))
 
 
 def _with_source(home: Home) -> Home:
@@ -62,11 +63,10 @@ def _with_source(home: Home) -> Home:
     return home if work is None or work.source is None else replace(home, source=Store(work.source))
 
 
-def _said(launch: Launch, root: str | None) -> dict[str, str]:
+def _said(launch: Launch) -> dict[str, str]:
     """What the configuration says of the state directory and of the pid file, if it can be read."""
-    files = files_of(launch, None if root is None else home_at(launch, Store(root)).instance.path)
     try:
-        source = read_source(launch.main, files.read, glob_files)
+        source = read_source(launch.main, files_of(launch).read, glob_files)
     except ConfigError:
         return {}
     return {

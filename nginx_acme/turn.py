@@ -8,7 +8,6 @@ What goes wrong is said where nginx says it, and the agent learns when to go on.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,24 +18,22 @@ from nginx_acme.control import take_up
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
-from nginx_acme.master import since, worker_marks, workers_since
+from nginx_acme.noted import is_edited
 from nginx_acme.process import error_log_path
-from nginx_acme.running import find_home, needed_work, running_master
+from nginx_acme.reload import settled_workers
+from nginx_acme.running import home_of, needed_work, running_master
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
     from nginx_acme.work import Work
 
-FIRST_WORKERS = 0.03
-"""Seconds from nginx's pid file to its first workers, at most; later ones were told to take over."""
 
-
-def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
+def turn(launch: Launch, instance: str, why: str) -> dict[str, Any]:
     """Do what there is to do.
 
     Args:
         launch: what we were started with.
-        root: the state directory, or what takes its place.
+        instance: the folder of the instance.
         why: one of `alarms.REASONS`.
 
     Returns:
@@ -46,7 +43,7 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
         `pid_file`, `error_log`, `stderr`.
     """
     log = Log(sys.stderr, dated=True, error_log=error_log_path(launch.nginx, launch.command, None))
-    home = find_home(replace(launch, log=log), root)
+    home = home_of(replace(launch, log=log), instance)
     said: dict[str, Any] = {"fault": False}
     try:
         log.add_file(needed_work(home).error_log)
@@ -54,10 +51,8 @@ def turn(launch: Launch, root: str, why: str) -> dict[str, Any]:
         if why in {LOOK, SURELY}:
             said.update(_taken_up(home, log, surely=why == SURELY))
         else:
-            if why == STARTED and _was_told_before(home):
+            if why == STARTED and _is_edited_since_the_start(home):
                 said.update(_taken_up(home, log, surely=True))
-            elif why == STARTED:
-                _note_workers(home)
             said["next"] = _renew(home, log)
         said.update(_facts(needed_work(home)))
     except NginxRejected as rejected:
@@ -96,27 +91,17 @@ def _taken_up(home: Home, log: Log, *, surely: bool) -> dict[str, bool]:
     return {}
 
 
-def _was_told_before(home: Home) -> bool:
-    """Whether nginx was told to read its configuration just before the agent could see that.
+def _is_edited_since_the_start(home: Home) -> bool:
+    """Whether a start of this moment would be another one.
 
-    Then it has other workers than those that it has started with, and than the agent has found.
+    What came before the agent could see a HUP is not asked about. What was edited until now might
+    as well have been read by the start itself.
     """
     master = running_master(home)
-    try:
-        begun = os.stat(needed_work(home).pid_file).st_mtime
-    except OSError:
+    if master is None:
         return False
-    workers = None if master is None else workers_since(master.pid)
-    return (
-        workers is not None and workers > max(begun, since(os.getppid()) or begun) + FIRST_WORKERS
-    )
-
-
-def _note_workers(home: Home) -> None:
-    """What happened before there was an agent to see it is not asked about."""
-    master = running_master(home)
-    if master is not None:
-        home.instance.note_workers(worker_marks(master.pid))
+    home.instance.note_workers(settled_workers(master.pid))
+    return is_edited(home)
 
 
 def _renew(home: Home, log: Log) -> float | None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,12 @@ from nginx_acme.master import (
     _children_by_parent,
     _listed_children,
     find_master,
+    is_forking,
     worker_marks,
     workers,
 )
 from nginx_acme.nginx.listen import Address
-from nginx_acme.reload import reload, was_reloaded
+from nginx_acme.reload import reload, settled_workers, was_reloaded
 from nginx_acme.sockets import listening
 from tests.servers import ROOT, NginxServer, fetch_plain, free_port, wait_for
 
@@ -360,3 +362,69 @@ def test_was_reloaded(start_nginx: StartNginx, each_nginx: str) -> None:
     wait_for(lambda: was_reloaded(pid, noted, main))
     assert was_reloaded(pid, noted, main)
     assert not was_reloaded(pid, worker_marks(pid), main)
+
+
+BEGINS = """
+import os, subprocess
+python = os.readlink('/proc/self/exe')
+worker = subprocess.Popen(['nginx: worker process'], executable='/bin/cat', stdin=subprocess.PIPE)
+begins = "import os; input(); os.execv('/bin/cat', ['nginx: worker process'])"
+title = 'nginx: master process'
+child = subprocess.Popen([title, '-c', begins], executable=python, stdin=subprocess.PIPE)
+print(flush=True)
+input()
+child.stdin.write(b'\\n')
+child.stdin.flush()
+worker.kill()
+worker.wait()
+input()
+"""
+"""A master with a worker and a child that will be one; when told so it is, and the other ends."""
+
+
+@contextlib.contextmanager
+def master_that_runs(code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like a master and has written a line; its children end with it."""
+    with subprocess.Popen(
+        ["nginx: master process", "-c", code],
+        executable=sys.executable,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as master:
+        assert master.stdout is not None
+        master.stdout.readline()
+        yield master
+
+
+def test_was_reloaded_while_a_worker_begins() -> None:
+    """A worker that has no title yet is waited for, though the master sleeps again already."""
+    with master_that_runs(BEGINS) as master, ThreadPoolExecutor() as pool:
+        pid = master.pid
+        wait_for(lambda: len(worker_marks(pid)) == 1 and is_forking(pid))
+        noted = worker_marks(pid)
+        asked = pool.submit(was_reloaded, pid, noted, "/nowhere")
+        settled = pool.submit(settled_workers, pid)
+        assert master.stdin is not None
+        master.stdin.write(b"\n")
+        master.stdin.flush()
+        assert asked.result()
+        assert settled.result() - noted
+        assert not is_forking(pid)
+
+
+UPGRADED = """
+import os, subprocess
+code = "import subprocess; subprocess.run(['cat'])"
+python, title = os.readlink('/proc/self/exe'), 'nginx: master process'
+child = subprocess.Popen([title, '-c', code], executable=python, stdin=subprocess.PIPE)
+print(flush=True)
+input()
+"""
+
+
+def test_upgraded_master_is_no_worker() -> None:
+    """The new master of a binary upgrade is a child with a master's title that has children."""
+    with master_that_runs(UPGRADED) as master:
+        (child,) = _listed_children(master.pid)
+        wait_for(lambda: _listed_children(child))
+        assert not is_forking(master.pid)

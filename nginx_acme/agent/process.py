@@ -89,6 +89,7 @@ class Agent:
     - `main`: the main file that nginx was started with;
     - `user_main`: the user's, for `ps`;
     - `starter`: the process that is or became nginx;
+    - `with_nginx`: it is started now; else the agent is brought back;
     - `hung_up`: somebody has told that to read its configuration, before it was nginx;
     - `turn`: the command of a turn, but for its reason;
     - `pid_file`, `error_log`: nginx's; `stderr`: whether that leads to ours;
@@ -108,7 +109,8 @@ class Agent:
             log.stream = None
         log.add_file(str(facts["error_log"]))
         self._code = _code()
-        self._why = set(_texts(facts.pop("why", [STARTED]))) & set(REASONS) or {STARTED}
+        first = [STARTED] if facts["with_nginx"] else [LOOK, DUE]
+        self._why = set(_texts(facts.pop("why", first))) & set(REASONS)
         if facts.pop("hung_up", False):
             self._why.add(SURELY)
         self._next = _bounded(facts.pop("next", None))

@@ -41,9 +41,15 @@ def spawn(
     """
     kept = {name: environ[name] for name in _KEPT if name in environ}
     stderr = logs_to_stderr(error_log)
-    moving = f'"starter": {starter}, "hung_up": {_json(hung_up)}, "stderr": {_json(stderr)}'
+    moving = {
+        "starter": str(starter),
+        "with_nginx": _json(starter == os.getpid()),
+        "hung_up": _json(hung_up),
+        "stderr": _json(stderr),
+    }
+    said = ", ".join(f'"{name}": {value}' for name, value in moving.items())
     return spawn_detached(
-        [*program(), "agent", f"{facts[:-1]}, {moving}}}"],
+        [*program(), "agent", f"{facts[:-1]}, {said}}}"],
         {**kept, "NGINX_ACME_NGINX": nginx.path},
         stderr_of=starter if stderr else None,
     )

@@ -18,6 +18,7 @@ from nginx_acme.beside import start_agent
 from nginx_acme.commands import parser_for
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.identifiers import NotCertifiable, name_of
+from nginx_acme.reload import settled_workers
 from nginx_acme.running import find_home, needed_work, running_master, why_silent
 from nginx_acme.store import Identity
 from nginx_acme.turn import turn
@@ -53,15 +54,15 @@ def run(launch: Launch) -> int:
         help="rehearse all of it at the staging authority, through nginx as it runs, and install"
         " nothing; with --force that one alone",
     )
-    parser.add_argument("--state", metavar="PATH", help=argparse.SUPPRESS)
+    parser.add_argument("--instance", metavar="PATH", help=argparse.SUPPRESS)
     parser.add_argument("--agent", choices=REASONS, help=argparse.SUPPRESS)
     given = parser.parse_args(launch.command.rest)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(_OOM_SCORE_ADJ)
     if given.agent:
-        sys.stdout.write(json.dumps(turn(launch, given.state, given.agent)))
+        sys.stdout.write(json.dumps(turn(launch, given.instance, given.agent)))
         return 0
-    home = find_home(launch, given.state)
+    home = find_home(launch)
     work = needed_work(home)
     launch.log.add_file(work.error_log)
     force = _named(given.force, work)
@@ -95,6 +96,9 @@ def _bring_back_agent(home: Home) -> None:
         return
     if disk.held_by(home.instance.agent_lock) is None:
         home.launch.log.notice("the agent was gone, it is started again")
+        home.instance.note_workers(
+            settled_workers(master.pid)
+        )  # what nobody saw is not asked about
         start_agent(home, work, master.pid)
 
 
