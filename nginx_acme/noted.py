@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.beside import agent_facts
 from nginx_acme.errors import StateError
+from nginx_acme.launch import state_path
 from nginx_acme.manifest import Manifest, keep_manifest, kept_manifest
 from nginx_acme.places import NAMELESS
 from nginx_acme.unchanged import context_of
@@ -37,7 +38,7 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
         added: the addresses that were added.
         work: what it leaves to do.
     """
-    home, launch = understood.home, understood.launch
+    home = understood.home
     for path in _more_sources(understood):
         understood.seen.note(path)
     if not all(map(disk.is_local, understood.seen.devices.values())):
@@ -45,7 +46,7 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
     manifest = Manifest(
         generation=os.readlink(home.instance.generated),
         sources=understood.seen,
-        context=context_of(launch.command, launch.nginx, launch.environ),
+        context=_context(understood),
         added=[(*one.address, one.ipv6only) for one in added],
         left_out=len(added) < len(understood.plan.added),
         pid_file=work.pid_file,
@@ -77,6 +78,15 @@ def _noted(home: Home) -> Manifest | None:
     except OSError:
         return None
     return made if made is not None and made.generation == generation else None
+
+
+def _context(understood: Understood) -> tuple[str, ...]:
+    """Of a start that comes to the same; of none where that would put things elsewhere."""
+    launch, home, settings = understood.launch, understood.home, understood.plan.settings
+    usual = state_path(launch, understood.source.folder, settings.state_path)
+    if home.runtime.root != usual or not settings.issue:
+        return ()
+    return context_of(launch.command, launch.nginx, launch.environ)
 
 
 def _more_sources(understood: Understood) -> Iterator[str]:
