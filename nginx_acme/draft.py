@@ -28,8 +28,17 @@ if TYPE_CHECKING:
     from nginx_acme.work import Work
 
 
-def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> Generation:
-    """Write a new generation; nobody has judged it yet."""
+def write(
+    understood: Understood,
+    places: Places,
+    added: tuple[Listen, ...],
+    *,
+    like: Generation | None = None,
+) -> Generation:
+    """Write a new generation, which shares what is the same with the current one, or with `like`.
+
+    Nobody has judged it yet.
+    """
     home, source = understood.home, understood.source
     layout = places.layout(added, home.instance.public)
     return generation.write(
@@ -39,6 +48,7 @@ def write(understood: Understood, places: Places, added: tuple[Listen, ...]) -> 
         listed=source.listed,
         exclude=home.state.root,
         look=understood.seen.note,
+        like=like,
     )
 
 

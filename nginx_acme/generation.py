@@ -44,6 +44,7 @@ from nginx_acme.mirror import (
     FOLDER_MODE,
     TESTED,
     USER_MAIN,
+    can_share,
     mirror_of,
     to_bytes,
     to_text,
@@ -132,7 +133,7 @@ class Generation:
         for place, user_path in self._places():
             top.put(place, to_bytes(texts[user_path]))
         top.files[to_bytes(os.path.basename(self.user_main))] = top.files[TESTED]
-        return _made(self.instance, self.user_main, top)
+        return _made(self.instance, self.user_main, top, self)
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """The user's path and the text of each file that is no link."""
@@ -170,6 +171,7 @@ def write(
     listed: Iterable[str] = (),
     exclude: str,
     look: Callable[[str], object] | None = None,
+    like: Generation | None = None,
 ) -> Generation:
     """A generation for the user's configuration, on disk and not in use yet.
 
@@ -183,6 +185,7 @@ def write(
         listed: the folders in which includes look for files; no other one comes into them.
         exclude: the state directory; where it is below the user's folder it is not mirrored.
         look: is told of each folder of the user's before it is listed.
+        like: another one than the current one to share with what is the same.
 
     Raises:
         StateError: it can't be written; nothing is left behind.
@@ -195,15 +198,15 @@ def write(
         there = to_bytes(before.path)
         if wanted.is_at(there, name) and _stamp(there, name) == _stamp(there, TESTED):
             return before
-    return _made(instance, main, wanted)
+    return _made(instance, main, wanted, like or before)
 
 
-def _made(instance: str, main: str, wanted: Folder) -> Generation:
+def _made(instance: str, main: str, wanted: Folder, like: Generation | None) -> Generation:
     path, name = _new_folder(f"{instance}/{GENERATIONS}"), to_bytes(os.path.basename(main))
-    before = current(instance)
+    shared = like is not None and can_share(to_bytes(like.path), to_bytes(path))
     try:
         own = (name, TESTED)  # by its opening the first one is known that nginx reads
-        wanted.fill(to_bytes(path), None if before is None else to_bytes(before.path), own)
+        wanted.fill(to_bytes(path), to_bytes(like.path) if like and shared else None, own)
         moment = _stamp(to_bytes(path), TESTED)[1]
         os.utime(os.path.join(to_bytes(path), name), ns=(moment, moment))
     except OSError as error:

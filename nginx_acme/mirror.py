@@ -149,6 +149,20 @@ def mirror_of(
     return top
 
 
+def can_share(before: bytes, path: bytes) -> bool:
+    """Whether what is in a generation can have second names in a new one, by trying it once.
+
+    Between two file systems it can't, nor on some, nor where the system's policy is against it.
+    """
+    trial = os.path.join(path, USER_MAIN)
+    try:
+        os.link(os.path.join(before, USER_MAIN), trial, follow_symlinks=False)
+    except OSError:
+        return False
+    os.unlink(trial)
+    return True
+
+
 def tree_at(path: bytes) -> Folder:
     """The tree that is there, without its files."""
     top = Folder()
@@ -234,10 +248,7 @@ def _contains(folder: int | None, name: bytes, text: bytes) -> bool:
 
 
 def _shared(folder: int | None, name: bytes, other: int) -> bool:
-    """Whether what has this name in a folder has it in another one now, too.
-
-    Some file systems know of no second names.
-    """
+    """Whether what has this name in a folder has it in another one now, too."""
     try:
         os.link(name, name, src_dir_fd=folder, dst_dir_fd=other, follow_symlinks=False)
     except OSError:

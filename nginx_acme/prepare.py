@@ -182,4 +182,5 @@ def rehearsal(understood: Understood) -> Iterator[Generation]:
         rehearsed = understood.at(Store(scratch))
         home = rehearsed.home
         places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
-        yield write(rehearsed, places, rehearsed.plan.added)
+        current = generation.current(understood.home.instance.path)
+        yield write(rehearsed, places, rehearsed.plan.added, like=current)

@@ -307,6 +307,19 @@ class TestShared:
         status = at(second, "conf.d/a.conf").lstat()
         assert (status.st_mode & 0o7777, status.st_nlink) == (0o600, 1)
 
+    def test_like(self, tree: Tree, tmp_path: Path) -> None:
+        """One that is made elsewhere, for a test, shares with the one that is in use."""
+        first = tree.switch(self.FILES)
+        files = {f"{tree.conf}/{name}": text for name, text in self.FILES.items()}
+        written = generation.write(
+            str(tmp_path), tree.main, files, exclude=str(tree.state), like=first
+        )
+        assert dict(written.texts()) == dict(first.texts())
+        links = [at(written, name).stat().st_nlink for name in ("conf.d/a.conf", "nginx.conf")]
+        assert links == [2, 1]
+        written.discard()
+        assert at(first, "conf.d/a.conf").read_text() == "2"
+
     def test_no_second_names(self, tree: Tree) -> None:
         """Where a file can have no second name, it is written."""
         first = tree.switch(self.FILES)
