@@ -124,7 +124,7 @@ texts = (
 )
 
 
-@examples(300)
+@examples(200)
 @given(text=texts)
 def test_any_text(oracle: Oracle, text: str) -> None:
     """For any text nginx and the reader see the same words on the same lines, or say the same no."""
@@ -241,7 +241,7 @@ filled = st.tuples(
 """Words, comments and gaps that are as long as nginx's buffer, or half of it, or a few bytes."""
 
 
-@examples(60)
+@examples(30)
 @given(parts=st.lists(filled, max_size=6), end=st.sampled_from(["", ";", " ;", "\n;", "\r"]))
 def test_borders(oracle: Oracle, parts: list[str], end: str) -> None:
     """Wherever nginx has to read on, in whatever word or gap, nothing is read otherwise."""

@@ -185,7 +185,7 @@ class Expected:
         return exact or (found[max(prefixes, key=len),] if prefixes else None)
 
 
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_any_configuration(oracle: Oracle, data: st.DataObject) -> None:
     """Nginx opens the same files, has the same directives in each block, or says the same no."""
