@@ -1,11 +1,8 @@
-"""What is noted when a generation is taken into use, for who asks next whether anything changed.
+"""What is noted when a generation is taken into use: what it was made from, and what a start does.
 
-    note_sources    after the switch: what it was made from, and what a start with it does
-    is_edited       whether what the current generation was made from is another thing by now
-    is_unchanged    whether one that is made now would be the same
-
-That it can't be written costs time, never more: everything is read again. So it is where a file is
-on a network file system, which shows the times of a minute ago.
+For whoever asks next whether anything has changed (`running`, `unchanged`). That it can't be
+written costs time, never more: everything is read again. So it is where a file is on a network file
+system, which shows the times of a minute ago.
 """
 
 from __future__ import annotations
@@ -18,14 +15,14 @@ from nginx_acme import disk
 from nginx_acme.beside import agent_facts
 from nginx_acme.errors import StateError
 from nginx_acme.launch import state_path
-from nginx_acme.manifest import Manifest, keep_manifest, kept_manifest
+from nginx_acme.manifest import Manifest, keep_manifest
 from nginx_acme.places import NAMELESS
 from nginx_acme.unchanged import context_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nginx_acme.launch import Home, Understood
+    from nginx_acme.launch import Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.work import Work
 
@@ -56,28 +53,6 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
     )
     with suppress(StateError):
         keep_manifest(home.instance.path, manifest)
-
-
-def is_edited(home: Home) -> bool:
-    """Whether what the current generation was made from has changed, or may have."""
-    made = _noted(home)
-    return made is None or made.sources.changed()
-
-
-def is_unchanged(home: Home) -> bool:
-    """Whether it hasn't, and no address that was not free may be free by now."""
-    made = _noted(home)
-    return made is not None and not made.left_out and not made.sources.changed()
-
-
-def _noted(home: Home) -> Manifest | None:
-    """What is noted of the current generation; None where it is of another one."""
-    made = kept_manifest(home.instance.path)
-    try:
-        generation = os.readlink(home.instance.generated)
-    except OSError:
-        return None
-    return made if made is not None and made.generation == generation else None
 
 
 def _context(understood: Understood) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from nginx_acme.commandline import parse
 from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.launch import Home, files_of, home_at, state_path
+from nginx_acme.manifest import kept_manifest
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import read_source
@@ -25,6 +26,7 @@ from nginx_acme.work import from_json
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Launch
+    from nginx_acme.manifest import Manifest
     from nginx_acme.master import Master
     from nginx_acme.process import Check
     from nginx_acme.work import Work
@@ -151,3 +153,25 @@ def test_current(home: Home, work: Work) -> Check | None:
     """`nginx -t` on the generation that nginx runs, as nginx was started; None without one."""
     current = generation.current(home.instance.path)
     return None if current is None else test(home.launch, parse(work.options), current)
+
+
+def is_edited(home: Home) -> bool:
+    """Whether what the current generation was made from has changed, or may have."""
+    made = _noted(home)
+    return made is None or made.sources.changed()
+
+
+def is_unchanged(home: Home) -> bool:
+    """Whether it hasn't, and no address that was not free may be free by now."""
+    made = _noted(home)
+    return made is not None and not made.left_out and not made.sources.changed()
+
+
+def _noted(home: Home) -> Manifest | None:
+    """What is noted of the current generation; None where it is of another one."""
+    made = kept_manifest(home.instance.path)
+    try:
+        generation = os.readlink(home.instance.generated)
+    except OSError:
+        return None
+    return made if made is not None and made.generation == generation else None

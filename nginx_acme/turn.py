@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from nginx_acme.agent.alarms import LOOK, STARTED, SURELY
 from nginx_acme.agent.spawning import logs_to_stderr
-from nginx_acme.control import take_up
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
+from nginx_acme.hangup import take_up
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
-from nginx_acme.noted import is_edited
 from nginx_acme.process import error_log_path
 from nginx_acme.reload import settled_workers
-from nginx_acme.running import home_of, needed_work, running_master
+from nginx_acme.running import home_of, is_edited, needed_work, running_master
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch
@@ -38,7 +37,7 @@ def turn(launch: Launch, instance: str, why: str) -> dict[str, Any]:
 
     Returns:
         What the agent takes in. `fault`: it failed as it should not. Of a look, `new` and `again`
-        (`control.TakenUp`). Otherwise `next`: when to go on, in seconds since the epoch,
+        (`hangup.TakenUp`). Otherwise `next`: when to go on, in seconds since the epoch,
         None where nothing will be due. And, if it knows, what may be another than before: `agent`,
         `pid_file`, `error_log`, `stderr`.
     """
