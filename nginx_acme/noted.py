@@ -74,6 +74,7 @@ def _more_sources(understood: Understood) -> Iterator[str]:
         yield from (os.path.join(launch.prefix, module) for module in directive.args)
     yield from (issuer.account_key for issuer in understood.plan.issuers if issuer.account_key)
     root = understood.home.store.root
+    yield f"{root}/layout"
     yield f"{root}/accounts"
     for name in disk.names_in(f"{root}/accounts"):
         yield f"{root}/accounts/{name}/account.json"
