@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class TakenUp(NamedTuple):
-    """Whether something is new, and whether it has to be looked at again: it was edited meanwhile.
+    """What the agent has to do about it.
 
-    Of a HUP for that nothing may be seen: signals that come while nginx has one to handle become
-    one, and that was ours.
+    `new`: something else may be due. `again`: the files were edited meanwhile, so they have to be
+    looked at once more. Of a HUP for that nothing may be seen: signals that come while nginx has one
+    to handle become one, and that was ours.
     """
 
     new: bool
@@ -61,8 +62,8 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
     # Takes 0.1 s to import; the files are read.
     from nginx_acme.activation import activate_if_new
 
-    new = activate_if_new(understood, master)
-    return TakenUp(new=new, again=new and understood.seen.changed())
+    reloaded = activate_if_new(understood, master)
+    return TakenUp(needed_work(home) != work, reloaded and understood.seen.changed())
 
 
 def _was_told(home: Home, master: Master) -> bool:
