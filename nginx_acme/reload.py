@@ -24,7 +24,9 @@ RELOAD_WAIT = 30.0
 LONGEST_READING = 300.0
 """Seconds that it may take to read its configuration, with names that DNS doesn't know at once."""
 RESPAWN_WAIT = 2.0
-"""Seconds for new workers to begin and old ones to be told to go; else one has crashed."""
+"""Seconds for old workers to be told to go; those that stay have got a new one beside them."""
+BEGIN_WAIT = 10.0
+"""Seconds for a new worker to begin on a machine that has other things to do; else it is none."""
 _POLL = 0.02
 """Seconds between two looks; a reload takes nginx 0.1 s at least."""
 
@@ -67,12 +69,15 @@ def was_reloaded(pid: int, noted: frozenset[str], generations: str) -> bool:
         noted: its workers then (`master.worker_marks`).
         generations: the folder of what it reads, by its real path.
     """
-    end = time.monotonic() + RELOAD_WAIT
+    begun = time.monotonic()
+    end = begun + RELOAD_WAIT
     while True:
         reading, forking, now = is_reading(pid, generations), is_forking(pid), worker_marks(pid)
         if now and not now & noted:
             return True
-        if forking or not now <= noted:
+        if forking:
+            end = min(end, begun + BEGIN_WAIT)
+        elif not now <= noted:
             end = min(end, time.monotonic() + RESPAWN_WAIT)
         elif not reading:
             return False
@@ -89,7 +94,7 @@ def settled_workers(pid: int) -> frozenset[str]:
 
 def _let_begin(pid: int) -> None:
     """Wait until all workers that a master has started can be told to be workers."""
-    end = time.monotonic() + RESPAWN_WAIT
+    end = time.monotonic() + BEGIN_WAIT
     while is_forking(pid) and time.monotonic() < end:
         time.sleep(_POLL)
 
