@@ -43,17 +43,16 @@ def reload(master: Master, seconds: float, *, error_log: str) -> bool:
     `error_log` (its path, as far as that is a file) says sooner that it won't be; the old
     configuration is still served.
     """
-    end = time.monotonic() + seconds
     if master.single:
         _hang_up(master)
         return False
-    words = _Words(error_log, master.pid)
+    patience = _Patience(master, seconds, _Words(error_log, master.pid))
     _let_begin(master.pid)
     while not (old := workers(master.pid)):  # it has only just started
-        _wait_until(end, master, words)
+        patience.wait()
     _hang_up(master)
     while any(map(serves, old)) or not workers(master.pid):
-        _wait_until(end, master, words)
+        patience.wait()
     return True
 
 
@@ -69,17 +68,19 @@ def was_reloaded(pid: int, noted: frozenset[str], generations: str) -> bool:
         noted: its workers then (`master.worker_marks`).
         generations: the folder of what it reads, by its real path.
     """
-    begun = time.monotonic()
-    end = begun + RELOAD_WAIT
+    read = time.monotonic()
+    end = read + LONGEST_READING
     while True:
         reading, forking, now = is_reading(pid, generations), is_forking(pid), worker_marks(pid)
         if now and not now & noted:
             return True
-        if forking:
-            end = min(end, begun + BEGIN_WAIT)
+        if reading:
+            read = time.monotonic()
+        elif forking:
+            end = min(end, read + BEGIN_WAIT)
         elif not now <= noted:
             end = min(end, time.monotonic() + RESPAWN_WAIT)
-        elif not reading:
+        else:
             return False
         if time.monotonic() > end:
             return False
@@ -107,25 +108,38 @@ def _hang_up(master: Master) -> None:
         raise ReloadFailed(f"nginx (pid {master.pid}) can't be told to reload {reason}") from error
 
 
-def _wait_until(end: float, master: Master, words: _Words) -> None:
-    """Wait a moment; ReloadFailed when there is no more time, no more master, or its refusal."""
-    look = f"its error log says why: {words.path}"
-    if not exists(master.pid):
-        raise ReloadFailed(f"nginx (pid {master.pid}) ended during the reload; {look}")
-    refusal = words.refusal()
-    if refusal is not None:
-        look = f"it says: {refusal}"
-    late = time.monotonic() > end
-    if late and time.monotonic() < end + LONGEST_READING and _is_busy(master):
-        late = False  # told by now that it failed, it would go on to take it
-    if refusal is not None or late:
-        raise ReloadFailed(f"nginx (pid {master.pid}) did not take the new configuration; {look}")
-    time.sleep(_POLL)
+class _Patience:
+    """Waits for a master: so many seconds, and longer while it reads what it was told to read.
 
+    Told by now that it failed, it would go on to take it. It takes its time after that, too: new
+    workers have to begin, and old ones to be told to go.
+    """
 
-def _is_busy(master: Master) -> bool:
-    """Whether it reads its configuration."""
-    return master.conf is not None and is_reading(master.pid, os.path.realpath(master.conf))
+    def __init__(self, master: Master, seconds: float, words: _Words) -> None:
+        self._master = master
+        self._words = words
+        self._end = time.monotonic() + seconds
+        self._last = self._end + LONGEST_READING
+
+    def wait(self) -> None:
+        """Wait a moment; ReloadFailed where there is no more time, no more master, or it refuses."""
+        pid, look = self._master.pid, f"its error log says why: {self._words.path}"
+        if not exists(pid):
+            raise ReloadFailed(f"nginx (pid {pid}) ended during the reload; {look}")
+        refusal = self._words.refusal()
+        if refusal is not None:
+            look = f"it says: {refusal}"
+        now = time.monotonic()
+        if self._end < now < self._last and self._is_busy():
+            self._end = now + BEGIN_WAIT
+        if refusal is not None or now > self._end:
+            raise ReloadFailed(f"nginx (pid {pid}) did not take the new configuration; {look}")
+        time.sleep(_POLL)
+
+    def _is_busy(self) -> bool:
+        """Whether it reads its configuration."""
+        conf = self._master.conf
+        return conf is not None and is_reading(self._master.pid, os.path.realpath(conf))
 
 
 class Opens:

@@ -21,11 +21,13 @@ from nginx_acme.master import (
     _listed_children,
     find_master,
     is_forking,
+    is_reading,
+    serves,
     worker_marks,
     workers,
 )
 from nginx_acme.nginx.listen import Address
-from nginx_acme.reload import reload, settled_workers, was_reloaded
+from nginx_acme.reload import _Patience, _Words, reload, settled_workers, was_reloaded
 from nginx_acme.sockets import listening
 from tests.servers import ROOT, NginxServer, fetch_plain, free_port, wait_for
 
@@ -237,6 +239,29 @@ def test_reload_with_open_connection(start_nginx: StartNginx) -> None:
         assert fetch_plain(port, "a.example").body == b"second"
 
 
+def test_reload_that_takes_longer(start_nginx: StartNginx) -> None:
+    """While nginx reads it is waited for, and after that until new workers have taken over."""
+    server = start_nginx(configured())
+    master = found(server)
+    wait_for(lambda: len(workers(master.pid)) == 2)
+    old, noted = workers(master.pid), worker_marks(master.pid)
+    gate = server.folder / "gate.conf"
+    os.mkfifo(gate)
+    server.conf.write_text(f"include {gate};" + configured())
+    os.kill(master.pid, signal.SIGHUP)
+    wait_for(lambda: is_reading(master.pid, str(server.conf)))
+    patience = _Patience(master, 0, _Words("log", master.pid))
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(was_reloaded, master.pid, noted, str(server.conf))
+        for _ in range(3):
+            patience.wait()
+        assert workers(master.pid) == old
+        gate.write_bytes(b"")
+        while any(map(serves, old)):
+            patience.wait()
+        assert asked.result()
+
+
 def test_reload_refused(start_nginx: StartNginx) -> None:
     """A configuration that the master refuses is no success, and the old one goes on."""
     port = free_port()
@@ -331,7 +356,7 @@ def test_reload_not_allowed(start_nginx: StartNginx) -> None:
 import os
 from nginx_acme.errors import ReloadFailed
 from nginx_acme.master import Master
-from nginx_acme.reload import reload, was_reloaded
+from nginx_acme.reload import _Patience, _Words, reload, was_reloaded
 os.setuid(65534)
 try:
     reload(Master({master.pid}, '', single=False), 5, error_log='log')
