@@ -154,6 +154,7 @@ def _use(home: Home, texts: Mapping[str, str]) -> Generation:
     except ReloadFailed:
         generation.switch(instance, before)
         raise
+    generation.prune(instance)
     return anew
 
 
