@@ -299,6 +299,7 @@ def test_not_reloaded(make_site: MakeSite, pebble: Pebble) -> None:
     site = make_site(pebble)
     site.configure(site.block("old.example"))
     site.start()
+    site.quiet()
     site.configure(site.block("old.example"), site.block("young.example"))
     found = [one for one in troubles(site) if one[0] != AGENT]
     assert [(check, verdict) for check, _, verdict, _ in found] == [("nginx.reloaded", "warning")]
