@@ -170,6 +170,17 @@ def open_path() -> Iterator[Path]:
 
 
 @pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """The same, of another file system, which is in memory."""
+    if not os.path.ismount("/dev/shm"):  # noqa: S108 - it is asked for
+        pytest.skip("there is no /dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="nginx-acme-", dir="/dev/shm"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
 def start_nginx(open_path: Path) -> Iterator[Callable[..., NginxServer]]:
     """Start an nginx on a config: `NginxServer`'s arguments, without the folder (`open_path`)."""
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -109,6 +110,15 @@ class Site(NginxServer):
             raise AssertionError(f"exit code {program.returncode}\n{program.output()}")
         eventually(self.workers, "workers")
 
+    def hang_up(self) -> None:
+        """What `kill -HUP` does."""
+        assert self.pid is not None
+        os.kill(self.pid, signal.SIGHUP)
+
+    def reload(self, seconds: float = PATIENCE) -> None:
+        """HUP, and wait for other workers: from then on the agent has a look at it to take."""
+        super().reload(seconds)
+
     def crash(self) -> None:
         """SIGKILL for the master, as of an out-of-memory killer; its workers follow."""
         workers = self.workers()
@@ -167,16 +177,22 @@ class Site(NginxServer):
         return pid
 
     def _sleeping_agent(self) -> int | None:
-        """The agent, if it has done its first turn and sleeps."""
+        """The agent, if it has done its first turn beside this nginx and sleeps.
+
+        One that is about to do something is not seen to sleep, however long it gets no CPU.
+        """
         found = self.agents()
-        if (
-            len(found) != 1
-            or children(found[0])
-            or not list((self.runtime or self.state).glob("**/instances/*/workers.json"))
-        ):
+        if len(found) != 1 or children(found[0]) or not self._had_first_turn():
             return None
-        before, self._switches = self._switches, _read(found[0], "status").split(b"_switches:")[1:]
-        return found[0] if self._switches == before else None
+        status = _read(found[0], "status")
+        before, self._switches = self._switches, status.split(b"_switches:")[1:]
+        return found[0] if self._switches == before and b"\nState:\tS" in status else None
+
+    def _had_first_turn(self) -> bool:
+        """Whether the workers of this nginx were noted, and not only those of the start before."""
+        noted = (self.runtime or self.state).glob("**/instances/*/workers.json")
+        started = _written(self.folder / "logs" / "nginx.pid")
+        return any(_written(path) > started for path in noted)
 
 
 def eventually(predicate: Callable[[], T], what: str = "it") -> T:
@@ -245,6 +261,14 @@ def _read(pid: int, what: str) -> bytes:
         return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:
         return b""
+
+
+def _written(path: Path) -> int:
+    """When a file was written; 0 while it isn't there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def children(pid: int) -> list[int]:

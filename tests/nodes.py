@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.mounts import bound
 from tests.servers import LOCALHOST, fetch_plain, free_port
 
 if TYPE_CHECKING:
@@ -68,13 +69,9 @@ class Pair:
     def mounted(self) -> Iterator[None]:
         """The state, mounted where the other one can't write it."""
         self.state.mkdir()
-        subprocess.run(["mount", "--bind", self.issuing.state, self.state], check=True)
-        try:
-            subprocess.run(["mount", "-o", "remount,bind,ro", self.state], check=True)
+        with bound(self.issuing.state, self.state, read_only=True):
             yield
-        finally:
-            subprocess.run(["umount", "--lazy", self.state], check=True)
-            self.state.rmdir()
+        self.state.rmdir()
 
     def start(self) -> None:
         """Start the other one, and wait until its agent has looked at all."""

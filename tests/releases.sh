@@ -2,7 +2,8 @@
 # Unpacks the nginx of other Debian releases into .cache/releases, and the pebble of the testing
 # release, without installing anything, so that the tests can run with every version that people
 # have. The packages come from the mirror that apt uses already, and are verified by apt as always.
-# A release that isn't there (any more) is said to be, and its tests are skipped.
+# A release that isn't there (any more) is said to be, and its tests are skipped. One that can't be
+# fetched is an error in CI: tests that are skipped without a word prove nothing.
 #
 # pebble is static and runs as it is. nginx needs its release's libraries, so bin/nginx is a script
 # that starts it through a loader: through that of the release's C library, or through ours if that
@@ -26,6 +27,16 @@ none() {
     echo "releases.sh: no $1: $2; tests with its nginx are skipped" >&2
     mkdir -p "$cache/$1"
     echo "$2" >"$cache/$1/unavailable"
+}
+
+unfetched() {
+    echo "releases.sh: $1 can't be fetched now; elsewhere than in CI its tests are skipped" >&2
+    [ "${CI:-}" != true ]
+}
+
+# A mirror may be busy for a moment.
+persistently() {
+    "$@" || { sleep 2 && "$@"; } || { sleep 10 && "$@"; }
 }
 
 # shellcheck source=/dev/null
@@ -68,6 +79,17 @@ apt() {
         -o APT::Sandbox::User= "$@"
 }
 
+update() {
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $1 main" \
+        >"$work/sources"
+    apt apt-get update -o APT::Update::Error-Mode=any
+}
+
+# Into the working folder; what is there already is not fetched again.
+download() {
+    apt apt-get download "$@"
+}
+
 # The libraries that these packages name themselves, without the C library if ours will do.
 libraries() {
     apt apt-cache depends --no-recommends --no-suggests "$@" |
@@ -98,10 +120,13 @@ unpack() {
     trap 'rm -rf "$work"' EXIT
     mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/debs" "$work/new/root" \
         "$work/new/bin"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $release main" \
-        >"$work/sources"
-    apt apt-get update -o APT::Update::Error-Mode=any || {
-        none "$release" "it is not beside the $PRETTY_NAME that apt uses"
+    rm -f "$folder/unavailable"
+    persistently update "$release" || {
+        if update "$VERSION_CODENAME"; then
+            none "$release" "it is not beside the $PRETTY_NAME that apt uses"
+        else
+            unfetched "$release"
+        fi
         return
     }
     no_libc=
@@ -115,8 +140,8 @@ unpack() {
     # shellcheck disable=SC2086
     packages=$(printf '%s\n' $programs $direct $indirect | sort -u)
     # shellcheck disable=SC2086
-    (cd "$work/debs" && apt apt-get download $packages) || {
-        none "$release" "its packages can't be fetched now"
+    (cd "$work/debs" && persistently download $packages) || {
+        unfetched "$release"
         return
     }
     for package in "$work"/debs/*.deb; do
@@ -144,10 +169,12 @@ END
 }
 
 processes=
+code=0
 for release in $missing; do
     unpack "$release" &
     processes="$processes $!"
 done
 for process in $processes; do
-    wait "$process"
+    wait "$process" || code=1
 done
+exit "$code"

@@ -93,7 +93,7 @@ def test_bench(newer_pebble: str, tmp_path: Path) -> None:
     assert tables.keys() == (PARTS.keys() if shutil.which("wrk") else PARTS.keys() - {"serving"})
     rows = {part: rows[0] for part, rows in tables.items()}
     assert 10 <= rows["first"]["requests"]["median"] <= 12
-    assert rows["warm"]["on_top/python"]["median"] > 0
+    assert rows["warm"]["CPU_s"]["median"] > 0
     assert 5 < rows["generation"]["MiB"]["median"] < 100
     assert rows["reload"]["files_read"]["median"] == 1
     assert 5 < rows["beside"]["agent_MiB"]["median"] < 50

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.launcher import PATIENCE
 from tests.servers import ROOT, Program, environment, wait_for
 
 if TYPE_CHECKING:
@@ -69,4 +70,6 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     assert len(below) >= 4  # pebble, its DNS, nginx and a worker
     demo.stop(number)
     assert demo.returncode == 0
-    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in below), 5, "their end")
+    wait_for(
+        lambda: not any(os.path.exists(f"/proc/{pid}") for pid in below), PATIENCE, "their end"
+    )

@@ -15,6 +15,7 @@ import pytest
 
 from nginx_acme import disk
 from nginx_acme.errors import StateError
+from tests.mounts import CAN_MOUNT, in_memory
 from tests.servers import wait_for
 
 if TYPE_CHECKING:
@@ -60,11 +61,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with in_memory(folder, "64k"):
+        yield folder
 
 
 # Files
@@ -141,6 +139,7 @@ def test_replace_by_a_file_over_a_folder_leaves_nothing_behind(tmp_path: Path) -
     assert names_in(tmp_path) == ["folder"]
 
 
+@CAN_MOUNT
 def test_a_full_disk_leaves_the_old_file_and_no_new_one(small_disk: Path) -> None:
     """Disk full: the old content is there, the temporary file is gone, the message says why."""
     path = small_disk / "file"
@@ -449,6 +448,7 @@ def test_releasing_twice_is_harmless(tmp_path: Path) -> None:
     assert (tmp_path / "other").read_bytes() == b"still open"
 
 
+@CAN_MOUNT
 def test_a_lock_on_a_full_disk(small_disk: Path) -> None:
     """The lock holds although its holder can't be written down."""
     path = str(small_disk / "lock")
@@ -487,6 +487,7 @@ def test_probe_leaves_nothing(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
+@CAN_MOUNT
 def test_probe_of_a_full_disk(small_disk: Path) -> None:
     """A disk with less room than a certificate needs is full; the message names the folder."""
     (small_disk / "rest").write_bytes(bytes(60 * 1024))
@@ -544,6 +545,7 @@ def test_type_of_without_proc() -> None:
     assert disk._type_of("/etc", "") == ""
 
 
+@CAN_MOUNT
 def test_a_small_disk_is_ephemeral(small_disk: Path) -> None:
     """A tmpfs is, also for a folder that is not made yet, and through a link; / need not be."""
     link = small_disk.parent / "link"

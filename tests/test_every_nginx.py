@@ -5,8 +5,6 @@ Each test runs with the installed nginx and with those that `tests/releases.sh` 
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import ssl
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from tests.launcher import eventually, issuer
+from tests.launcher import PATIENCE, eventually, issuer
 from tests.servers import (
     LOCALHOST,
     fetch_plain,
@@ -50,7 +48,7 @@ def protocol(port: int, name: str) -> str | None:
     context = trusting()
     context.set_alpn_protocols(["h2", "http/1.1"])
     with (
-        socket.create_connection((LOCALHOST, port), timeout=10) as plain,
+        socket.create_connection((LOCALHOST, port), timeout=PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname=name) as tls,
     ):
         return tls.selected_alpn_protocol()
@@ -94,7 +92,7 @@ def test_edits(make_site: MakeSite, every_nginx: str) -> None:
     assert answer.returncode == 0, answer.stderr
     assert site.shown("b.internal").body == b"b.internal"
     site.configure(first, second, third)
-    _hang_up(site)
+    site.hang_up()
     eventually(lambda: site.shown("c.internal").body == b"c.internal")
 
     site.configure(first, "server {", "  lissen 1;", "}")
@@ -106,7 +104,7 @@ def test_edits(make_site: MakeSite, every_nginx: str) -> None:
         assert f"nginx: [emerg] {words}\n" in answer.stderr
         assert str(site.state) not in answer.stderr
     before = site.error_log().count(words)
-    _hang_up(site)
+    site.hang_up()
     eventually(lambda: site.error_log().count(words) > before)
     assert site.shown("c.internal").body == b"c.internal"
     assert site.pid == pid
@@ -197,7 +195,7 @@ exec {find_program("nginx")} "$@"
 def shown_at(port: int, name: str) -> str:
     """Who issued the certificate that is shown there, whatever protocol comes after."""
     with (
-        socket.create_connection((LOCALHOST, port), timeout=10) as plain,
+        socket.create_connection((LOCALHOST, port), timeout=PATIENCE) as plain,
         trusting().wrap_socket(plain, server_hostname=name) as tls,
     ):
         der = tls.getpeercert(binary_form=True)
@@ -210,8 +208,3 @@ def trusting() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-
-def _hang_up(site: Site) -> None:
-    assert site.pid is not None
-    os.kill(site.pid, signal.SIGHUP)

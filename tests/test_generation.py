@@ -12,7 +12,6 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -320,13 +319,12 @@ class TestShared:
         written.discard()
         assert at(first, "conf.d/a.conf").read_text() == "2"
 
-    def test_no_second_names(self, tree: Tree) -> None:
+    def test_no_second_names(self, tree: Tree, elsewhere: Path) -> None:
         """Where a file can have no second name, it is written."""
         first = tree.switch(self.FILES)
-        with TemporaryDirectory(dir="/dev/shm") as elsewhere:
-            shutil.move(first.path, f"{elsewhere}/1")
-            Path(first.path).symlink_to(f"{elsewhere}/1")
-            second = tree.switch({**self.FILES, "nginx.conf": "edited"})
+        shutil.move(first.path, elsewhere / "1")
+        Path(first.path).symlink_to(elsewhere / "1")
+        second = tree.switch({**self.FILES, "nginx.conf": "edited"})
         assert second.number == 2
         assert at(second, "conf.d/a.conf").read_text() == "2"
 

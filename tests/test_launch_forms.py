@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import LAUNCHER, eventually, issuer
+from tests.launcher import LAUNCHER, PATIENCE, eventually, issuer
+from tests.mounts import CAN_MOUNT, seeing
 from tests.servers import LOCALHOST, Program, free_port, listens
 from tests.store.bundles import issue
 from tests.test_commands import AS_NOBODY, NOBODY
@@ -23,6 +20,7 @@ from tests.twins import Form, Twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from _pytest.mark import ParameterSet
 
@@ -50,17 +48,6 @@ def make_twins(open_path: Path, nginx: str) -> Iterator[MakeTwins]:
         twin.stop()
 
 
-@pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    """A folder of a file system in memory."""
-    if not os.path.ismount("/dev/shm"):  # noqa: S108 - it is asked for
-        pytest.skip("there is no /dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="nginx-acme-", dir="/dev/shm"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
 # --- what there is to differ in --------------------------------------------------------------
 
 
@@ -85,25 +72,10 @@ def be_private(twin: Twin) -> None:
     (twin.site / "sites").chmod(0o700)
 
 
-def mounted(command: str) -> tuple[str, ...]:
-    """What starts a program that sees what this command has mounted."""
-    return ("unshare", "-m", "sh", "-c", f'{command} && exec "$@"', "sh")
-
-
 def redirected(redirection: str) -> tuple[str, ...]:
     """What starts a program with its streams so."""
     return ("sh", "-c", f'exec "$@" {redirection}', "sh")
 
-
-@cache
-def _can_mount() -> bool:
-    tried = subprocess.run(
-        [*mounted("mount --bind /etc /etc"), "true"], capture_output=True, check=False
-    )
-    return tried.returncode == 0
-
-
-CAN_MOUNT = pytest.mark.skipif(not _can_mount(), reason="nothing can be mounted here")
 
 WHICH = ("-p", "{site}", "-c", "nginx.conf")
 LOG = ("-e", "logs/error.log")
@@ -137,10 +109,10 @@ MOUNTED = {
         ("-p", "{top}", "-c", "site/nginx.conf", *LOG),
         ours=STATE,
         shape=lambda twin: (twin.top / "logs").mkdir(),
-        through=mounted('mount --bind "{site}" "{site}" && mount -o remount,bind,ro "{site}"'),
+        through=seeing('mount --bind "{site}" "{site}" && mount -o remount,bind,ro "{site}"'),
     ),
     "no option and no environment": Form(
-        (), main=ABSOLUTE, ours="", through=mounted('mount --bind "{site}" /etc/nginx'), environ={}
+        (), main=ABSOLUTE, ours="", through=seeing('mount --bind "{site}" /etc/nginx'), environ={}
     ),
 }
 
@@ -178,7 +150,8 @@ def test_a_password_that_is_told_once(make_twins: MakeTwins) -> None:
         telling = threading.Thread(target=pipe.write_text, args=("secret",), daemon=True)
         telling.start()
         assert twin.run().code == 0
-        telling.join()
+        telling.join(PATIENCE)
+        assert not telling.is_alive()
         assert twin.serves()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.launcher import eventually, requests
+from tests.mounts import CAN_MOUNT
 from tests.nodes import Pair, tree
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     MakeSite = Callable[..., Site]
 
 TOKEN = "a-Token_of-22-letters0"  # noqa: S105 - no secret
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def is_temporary(site: Site, name: str) -> bool:
 # --- what comes to the other node -----------------------------------------------------------
 
 
-@needs_root
+@CAN_MOUNT
 def test_mounted(pair: Pair, pebble: Pebble) -> None:
     """A renewal is served by a node that has the state mounted read-only, and asks nobody."""
     pair.configure("a.example")

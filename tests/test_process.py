@@ -30,6 +30,7 @@ from nginx_acme.process import (
     prefix_path,
     spawn_detached,
 )
+from tests.launcher import PATIENCE
 from tests.servers import ROOT, free_port, nginx_version, wait_for
 
 if TYPE_CHECKING:
@@ -683,7 +684,7 @@ def test_end(number: signal.Signals) -> None:
     """TERM, INT and QUIT end us as they end nginx: at once, quietly, with exit code 0."""
     with waiting(WAITS["sleeping"]) as launcher:
         launcher.send_signal(number)
-        assert launcher.communicate(timeout=5) == ("", "")
+        assert launcher.communicate(timeout=PATIENCE) == ("", "")
         assert launcher.returncode == 0
 
 
@@ -692,7 +693,7 @@ def test_end_at_any_moment(code: str) -> None:
     """Whatever we are doing."""
     with waiting(code) as launcher:
         launcher.terminate()
-        assert launcher.communicate(timeout=5) == ("", "")
+        assert launcher.communicate(timeout=PATIENCE) == ("", "")
         assert launcher.returncode == 0
 
 
@@ -701,7 +702,7 @@ def test_end_though_main_thread_is_busy() -> None:
     farewell = "signals.before_end(lambda: os.write(1, b'bye'))\n"
     with waiting(farewell + UNSEEN + WAITS["sleeping"]) as launcher:
         launcher.terminate()
-        assert launcher.communicate(timeout=5) == ("bye", "")
+        assert launcher.communicate(timeout=PATIENCE) == ("bye", "")
         assert launcher.returncode == 0
 
 
@@ -714,7 +715,7 @@ def test_end_as_pid_1(tmp_path: Path) -> None:
     with waiting(code, unshare) as outer:
         with open(f"/proc/{outer.pid}/task/{outer.pid}/children", encoding="ascii") as file:
             os.kill(int(file.read()), signal.SIGQUIT)
-        assert outer.wait(5) == 0
+        assert outer.wait(PATIENCE) == 0
 
 
 def test_ignored() -> None:
@@ -723,7 +724,7 @@ def test_ignored() -> None:
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
             launcher.send_signal(number)
         launcher.terminate()
-        assert launcher.wait(5) == 0
+        assert launcher.wait(PATIENCE) == 0
 
 
 def test_farewells() -> None:
@@ -736,11 +737,11 @@ print('ready')
 time.sleep(60)"""
     with waiting(code) as launcher:
         launcher.terminate()
-        assert launcher.communicate(timeout=5) == ("third second first", "")
+        assert launcher.communicate(timeout=PATIENCE) == ("third second first", "")
         assert launcher.returncode == 0
     with waiting("signals.before_end(lambda: 1 / 0)\n" + WAITS["sleeping"]) as launcher:
         launcher.terminate()
-        assert launcher.communicate(timeout=5) == ("", "")
+        assert launcher.communicate(timeout=PATIENCE) == ("", "")
         assert launcher.returncode == 0
 
 
@@ -750,7 +751,7 @@ def test_farewell_that_hangs(*, unseen: bool) -> None:
     farewell = "signals.before_end(lambda: time.sleep(60))\n"
     with waiting(farewell + (UNSEEN if unseen else "") + WAITS["sleeping"]) as launcher:
         launcher.terminate()
-        assert launcher.wait(5) == 0
+        assert launcher.wait(PATIENCE) == 0
 
 
 def test_second_signal() -> None:
@@ -761,7 +762,7 @@ def test_second_signal() -> None:
         assert launcher.stdout is not None
         assert launcher.stdout.readline() == "bye\n"
         launcher.terminate()
-        assert launcher.wait(5) == 0
+        assert launcher.wait(PATIENCE) == 0
 
 
 # --- beside it ------------------------------------------------------------------------------

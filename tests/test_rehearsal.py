@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.launcher import LAUNCHER, Site, issuer, requests
+from tests.mounts import CAN_MOUNT, seeing
 from tests.servers import LOCALHOST, NginxServer, free_port, nginx_conf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from tests.launcher import Silent
     from tests.servers import Pebble
@@ -108,20 +108,18 @@ def test_nowhere_to_write(make_site: MakeSite) -> None:
     assert 'cannot make a folder in "/nowhere": No such file or directory' in answer.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-def test_read_only_tmp() -> None:
+@CAN_MOUNT
+def test_read_only_tmp(elsewhere: Path) -> None:
     """Where /tmp can't be written, as in a read-only container, another folder will do."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        site = Site(Path(folder))
-        site.configure(site.block("a.internal", "acme local;"))
-        script = 'mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp && exec "$@"'
-        asked = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script, "sh", *site.argv("-t")],
-            env={name: x for name, x in site.environ.items() if name != "TMPDIR"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    site = Site(elsewhere)
+    site.configure(site.block("a.internal", "acme local;"))
+    asked = subprocess.run(
+        [*seeing("mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp"), *site.argv("-t")],
+        env={name: x for name, x in site.environ.items() if name != "TMPDIR"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert asked.returncode == 0, asked.stderr
     assert "test is successful" in asked.stderr
 

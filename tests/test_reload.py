@@ -29,6 +29,7 @@ from nginx_acme.master import (
 from nginx_acme.nginx.listen import Address
 from nginx_acme.reload import _Patience, _Words, reload, settled_workers, was_reloaded
 from nginx_acme.sockets import listening
+from tests.launcher import eventually
 from tests.servers import ROOT, NginxServer, fetch_plain, free_port, wait_for
 
 if TYPE_CHECKING:
@@ -393,7 +394,13 @@ BEGINS = """
 import os, subprocess
 python = os.readlink('/proc/self/exe')
 worker = subprocess.Popen(['nginx: worker process'], executable='/bin/cat', stdin=subprocess.PIPE)
-begins = "import os; input(); os.execv('/bin/cat', ['nginx: worker process'])"
+begins = '''
+import sys
+from nginx_acme.agent.linux import show_title
+input()
+show_title('nginx: worker process')
+sys.stdin.read()
+'''
 title = 'nginx: master process'
 child = subprocess.Popen([title, '-c', begins], executable=python, stdin=subprocess.PIPE)
 print(flush=True)
@@ -404,7 +411,10 @@ worker.kill()
 worker.wait()
 input()
 """
-"""A master with a worker and a child that will be one; when told so it is, and the other ends."""
+"""A master with a worker and a child that will be one; when told so it is, and the other ends.
+
+It takes its title as nginx does it, in place. By exec it would have none for a moment.
+"""
 
 
 @contextlib.contextmanager
@@ -415,6 +425,7 @@ def master_that_runs(code: str) -> Iterator[subprocess.Popen[bytes]]:
         executable=sys.executable,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        cwd=ROOT,
     ) as master:
         assert master.stdout is not None
         master.stdout.readline()
@@ -425,7 +436,7 @@ def test_was_reloaded_while_a_worker_begins() -> None:
     """A worker that has no title yet is waited for, though the master sleeps again already."""
     with master_that_runs(BEGINS) as master, ThreadPoolExecutor() as pool:
         pid = master.pid
-        wait_for(lambda: len(worker_marks(pid)) == 1 and is_forking(pid))
+        eventually(lambda: len(worker_marks(pid)) == 1 and is_forking(pid))
         noted = worker_marks(pid)
         asked = pool.submit(was_reloaded, pid, noted, "/nowhere")
         settled = pool.submit(settled_workers, pid)

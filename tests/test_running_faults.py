@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.launcher import eventually, requests
+from tests.mounts import CAN_MOUNT, bound, in_memory
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     MakeSite = Callable[..., Site]
     StartPebble = Callable[..., Pebble]
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 
 
 def bundle(site: Site, name: str) -> Path:
@@ -123,15 +121,11 @@ def full(folder: Path) -> Iterator[str]:
 @contextmanager
 def read_only(folder: Path) -> Iterator[str]:
     """No right to write anything."""
-    subprocess.run(["mount", "--bind", folder, folder], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+    with bound(folder, folder, read_only=True):
         yield "Read-only file system"
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@needs_root
+@CAN_MOUNT
 @pytest.mark.parametrize("trouble", [full, read_only])
 def test_unwritable(
     make_site: MakeSite,
@@ -142,10 +136,7 @@ def test_unwritable(
     """nginx-acme says what is wrong in one line and asks no CA; nginx serves, and it goes on."""
     folder = open_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    try:
+    with in_memory(folder, "1m"):
         site = make_site(pebble)
         site.configure(site.block("a.example"), settings=f"acme_state_path {folder}/state;")
         site.start()
@@ -159,8 +150,7 @@ def test_unwritable(
             (line,) = refused.stderr.splitlines()
             assert reason in line
             assert str(folder) in line
-            assert site.pid is not None
-            os.kill(site.pid, signal.SIGHUP)
+            site.hang_up()
             eventually(lambda: reason in site.error_log())
             assert site.verified("a.example").leaf == leaf
             assert site.one_status()["state"] == "valid"
@@ -170,8 +160,6 @@ def test_unwritable(
         assert site.run("renew", "--force", "a.example").returncode == 0
         assert site.verified("a.example").leaf != leaf
         site.stop()
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

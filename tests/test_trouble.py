@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import subprocess
 import tempfile
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,10 +12,11 @@ import pytest
 
 from nginx_acme import disk
 from tests.launcher import eventually, requests
+from tests.mounts import CAN_MOUNT, bound
 from tests.servers import LOCALHOST, fetch_plain, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.launcher import Site
@@ -26,19 +24,6 @@ if TYPE_CHECKING:
 
     MakeSite = Callable[..., Site]
     StartPebble = Callable[..., Pebble]
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """A folder on a file system that can't be written."""
-    subprocess.run(["mount", "--bind", folder, folder], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def errors(site: Site) -> list[str]:
@@ -72,7 +57,7 @@ def test_file_in_its_place(make_site: MakeSite, pebble: Pebble, open_path: Path)
     eventually(site.agents)
 
 
-@needs_root
+@CAN_MOUNT
 def test_read_only(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None:
     """With a state directory that can't be written, its certificates are served as they are."""
     site = sheltered(make_site, pebble, open_path)
@@ -81,7 +66,7 @@ def test_read_only(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None
     leaf = site.shown("a.example").leaf
     site.stop()
     site.configure(site.block("a.example"), site.block("new.example"))
-    with read_only(site.state):
+    with bound(site.state, site.state, read_only=True):
         asked = requests(pebble)
         site.start()
         assert site.verified("a.example").leaf == leaf
@@ -97,7 +82,7 @@ def test_read_only(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None
         assert site.server.wait() == 0
 
 
-@needs_root
+@CAN_MOUNT
 def test_read_only_configuration(make_site: MakeSite, pebble: Pebble, open_path: Path) -> None:
     """The folder of the configuration needs no writing with the state elsewhere."""
     site = make_site(pebble)
@@ -107,7 +92,7 @@ def test_read_only_configuration(make_site: MakeSite, pebble: Pebble, open_path:
     for name in ("logs", "temp"):
         shutil.move(site.folder / name, elsewhere / name)
         (site.folder / name).symlink_to(elsewhere / name)
-    with read_only(site.folder):
+    with bound(site.folder, site.folder, read_only=True):
         site.start()
         assert site.verified("a.example").body == b"a.example"
         assert not errors(site)

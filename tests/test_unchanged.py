@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import socket
 import sys
 from datetime import UTC, datetime
@@ -115,7 +113,7 @@ def test_takes_up_where_a_hup_left_it(site: Site) -> None:
     site.start()
     site.quiet()
     (site.folder / "conf.d" / "b.conf").write_text(site.block("b.example", LOCAL))
-    os.kill(site.pid or 0, signal.SIGHUP)
+    site.hang_up()
     eventually(lambda: site.shown("b.example").body == b"b.example")
     site.quiet()
     site.stop()
@@ -140,8 +138,10 @@ def test_state_elsewhere(make_site: MakeSite) -> None:
     """The state directory is found where the main file says it is."""
     site = make_site()
     site.configure(site.block("a.example", LOCAL), settings="acme_state_path else-where;")
+    site.runtime = site.folder / "else-where"
     site.start()
-    (manifest,) = (site.folder / "else-where").glob("instances/*/manifest")
+    site.quiet()
+    (manifest,) = site.runtime.glob("instances/*/manifest")
     before = manifest.stat().st_ino
     site.stop()
     site.start()
@@ -267,6 +267,7 @@ def test_busy_address(make_site: MakeSite, pebble: Pebble) -> None:
     with socket.create_server((LOCALHOST, site.http)):
         assert not is_quick(site)
         assert f"{LOCALHOST}:{site.http} is left out" in site.output()
+        site.quiet()
         site.stop()
     assert not is_quick(site), "it is free, and may be had"
     assert site.output().count("is left out") == 1

@@ -138,15 +138,18 @@ class Twin:
         return fetch(self.port, "a.internal", None).body == b"served"
 
     def wait_for_end(self) -> None:
-        """Wait until nobody listens there any more."""
-        eventually(lambda: not listens(self.port), "the end of nginx")
+        """Wait until nobody listens there any more, and the pid file is gone."""
+        eventually(lambda: not listens(self.port) and not self._pid_files(), "the end of nginx")
 
     def stop(self) -> None:
         """End it, if it runs."""
         if listens(self.port):
-            (pid_file,) = (one for one in self.top.rglob("*.pid") if not one.is_symlink())
+            (pid_file,) = self._pid_files()
             os.kill(int(pid_file.read_text()), signal.SIGTERM)
             self.wait_for_end()
+
+    def _pid_files(self) -> list[Path]:
+        return [path for path in self.top.rglob("*.pid") if not path.is_symlink()]
 
     def left(self) -> list[str]:
         """What there is below its folder, but for our state."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import resource
-import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import eventually
+from tests.launcher import PATIENCE, eventually
 from tests.servers import Program
 
 if TYPE_CHECKING:
@@ -38,17 +37,11 @@ def body(site: Site, name: str = "a.internal") -> bytes:
     return site.shown(name).body
 
 
-def hang_up(site: Site) -> None:
-    """What `kill -HUP` does."""
-    assert site.pid is not None
-    os.kill(site.pid, signal.SIGHUP)
-
-
 def test_edit(make_site: MakeSite, each_nginx: str) -> None:
     """An edit is taken up with new names and all, and with a certificate for them."""
     site = started(make_site, binary=each_nginx)
     site.configure(site.block("a.internal", LOCAL), site.block("b.internal", LOCAL))
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: body(site, "b.internal") == b"b.internal")
     assert site.shown("b.internal").leaf.issuer.rfc4514_string().startswith("CN=nginx-acme local")
 
@@ -59,7 +52,7 @@ def test_edits_in_a_row(make_site: MakeSite) -> None:
     for number in range(20):
         server = site.block("a.internal", LOCAL).replace('return 200 "', f'return 200 "{number} ')
         site.configure(server)
-        hang_up(site)
+        site.hang_up()
     eventually(lambda: body(site) == b"19 a.internal")
     site.quiet()
     assert body(site) == b"19 a.internal"
@@ -70,7 +63,7 @@ def test_broken_edit(make_site: MakeSite) -> None:
     site = started(make_site)
     before = site.conf.read_text()
     site.conf.write_text(before.replace(LOCAL, "acme nobody;"))
-    hang_up(site)
+    site.hang_up()
     message = re.compile(
         rf'\[emerg\] \d+#0: issuer "nobody" is missing in {re.escape(str(site.conf))}:\d+'
     )
@@ -79,7 +72,7 @@ def test_broken_edit(make_site: MakeSite) -> None:
     assert body(site) == b"a.internal"
     assert site.one_status()["state"] == "valid"
     site.conf.write_text(before.replace('return 200 "', 'return 200 "again '))
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: body(site) == b"again a.internal")
 
 
@@ -87,7 +80,7 @@ def test_refused_edit(make_site: MakeSite) -> None:
     """What only nginx finds is said in its words, with the user's path."""
     site = started(make_site)
     site.conf.write_text(site.conf.read_text().replace("return 200", "retrun 200"))
-    hang_up(site)
+    site.hang_up()
     expected = f'unknown directive "retrun", did you mean "return"? in {site.conf}:'
     eventually(lambda: expected in site.error_log())
     site.quiet()
@@ -98,9 +91,7 @@ def test_no_edit(make_site: MakeSite) -> None:
     """Without an edit nothing is made or said; nginx has done what there was to do."""
     site = started(make_site)
     generations = os.listdir(site.instance / "generations")
-    workers = site.workers()
-    hang_up(site)
-    eventually(lambda: set(site.workers()).isdisjoint(workers))
+    site.reload()
     site.quiet()
     assert os.listdir(site.instance / "generations") == generations
     assert "[error]" not in site.error_log()
@@ -116,7 +107,7 @@ def test_reading_is_no_hup(make_site: MakeSite) -> None:
     assert "generations" in found.stdout
     site.quiet()
     assert body(site) == b"a.internal"
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: body(site) == b"half a.internal")
 
 
@@ -154,7 +145,7 @@ def test_hup_beside_a_renewal(make_site: MakeSite) -> None:
     site = started(make_site)
     workers = site.workers()
     site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: set(site.workers()).isdisjoint(workers))
     assert site.run("renew", "--force", "a.internal").returncode == 0
     eventually(lambda: body(site) == b"new a.internal")
@@ -172,7 +163,7 @@ def test_refused_by_the_running_generation(make_site: MakeSite) -> None:
     trusted.unlink()
     server = site.block("a.internal", LOCAL).replace('return 200 "', 'return 200 "right ')
     site.configure(server)
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: body(site) == b"right a.internal")
 
 
@@ -182,7 +173,7 @@ def test_bind_mounted_file(make_site: MakeSite) -> None:
     text = site.conf.read_text().replace('return 200 "', 'return 200 "mounted ')
     with site.conf.open("r+") as file:
         file.write(text)
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: body(site) == b"mounted a.internal")
 
 
@@ -194,7 +185,7 @@ def test_without_agent(make_site: MakeSite) -> None:
     before = site.workers()
     assert not site.agents()
     site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: set(site.workers()).isdisjoint(before))
     assert body(site) == b"a.internal"
     assert site.run("-s", "reload").returncode == 0
@@ -213,7 +204,7 @@ def test_edit_after_a_reload(make_site: MakeSite) -> None:
             assert site.run("-s", "reload").returncode == 0
     site.quiet()
     assert body(site) == b"one a.internal"
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: body(site) == b"two a.internal")
 
 
@@ -227,9 +218,9 @@ def test_hup_within_a_reload_of_ours(make_site: MakeSite) -> None:
     renewal.launch()
     eventually(lambda: site.workers() - workers, "a new worker")
     site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: body(site) == b"new a.internal")
-    assert renewal.wait() == 0
+    assert renewal.wait(PATIENCE) == 0
 
 
 def test_look_that_could_not_be_taken(make_site: MakeSite) -> None:
@@ -240,7 +231,7 @@ def test_look_that_could_not_be_taken(make_site: MakeSite) -> None:
     resource.prlimit(agent, resource.RLIMIT_NOFILE, (3, limits[1]))
     site.conf.write_text(site.conf.read_text().replace('return 200 "', 'return 200 "new '))
     workers = site.workers()
-    hang_up(site)
+    site.hang_up()
     eventually(lambda: site.workers().isdisjoint(workers), "other workers")
     site.quiet()
     assert body(site) == b"a.internal"

@@ -14,6 +14,7 @@ import pytest
 
 from nginx_acme import disk
 from tests.launcher import eventually, requests
+from tests.mounts import CAN_MOUNT, in_memory
 from tests.servers import LOCALHOST, NginxServer, free_port
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 AS_NOBODY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 AGENT = "nginx.agent"
 UNATTENDED = "acme_agent off;"
 LOCAL = "acme local;"
@@ -39,11 +39,8 @@ def small_disk(open_path: Path) -> Iterator[Path]:
     """A folder in memory with room for little."""
     folder = open_path / "memory"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small disk is not permitted here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with in_memory(folder, "4m"):
+        yield folder
 
 
 def examined(site: Site, *, exit_code: int | None = None) -> list[dict[str, Any]]:
@@ -413,7 +410,7 @@ def test_while_starting(make_site: MakeSite, pebble: Pebble) -> None:
     assert "nginx is being started" in words["names.challenge"]
 
 
-@needs_root
+@CAN_MOUNT
 def test_tmpfs(make_site: MakeSite, small_disk: Path) -> None:
     """A state directory that goes away is told, with the volume to add."""
     site = make_site()

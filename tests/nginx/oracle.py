@@ -18,6 +18,8 @@ import subprocess
 from socket import AF_UNIX, socket
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.launcher import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -176,7 +178,7 @@ class Oracle:
 
     def _ask(self, how: str, main: str) -> subprocess.CompletedProcess[bytes]:
         command = (*self._command(main), how)
-        return subprocess.run(command, capture_output=True, check=False, timeout=30)
+        return subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE)
 
     def _command(self, main: str, directives: str = "") -> tuple[str, ...]:
         return (

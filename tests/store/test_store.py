@@ -18,6 +18,7 @@ from nginx_acme.errors import StateError
 from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Store
 from nginx_acme.store.certificates import _alternatives
+from tests.mounts import CAN_MOUNT, in_memory
 from tests.store.bundles import NOW, issue, temporary
 
 if TYPE_CHECKING:
@@ -243,14 +244,12 @@ def test_a_root_that_cannot_be_read(open_path: Path) -> None:
     assert done.stdout == f'cannot read "{root}/certificates": Permission denied\n'
 
 
+@CAN_MOUNT
 def test_a_full_disk_is_noticed_before_an_order(tmp_path: Path) -> None:
     """Opening for writing fails when no certificate could be kept; reading goes on."""
     folder = tmp_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    try:
+    with in_memory(folder, "64k"):
         store = Store(str(folder))
         store.open_for_writing()
         made = store.create(identity(), NAMES)
@@ -267,8 +266,6 @@ def test_a_full_disk_is_noticed_before_an_order(tmp_path: Path) -> None:
         assert found is not None
         assert found.own("ecdsa:256") == made.own("ecdsa:256")
         assert {k: v for k, v in tree(folder).items() if "previous" not in k} == before
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def leave_behind(store: Store, *places: str) -> list[Path]:
