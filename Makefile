@@ -57,7 +57,7 @@ clean: ## Remove what the other targets made in this folder
 	find nginx_acme tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Editable by a plain path: the import hook that is the default would slow down every start.
-.venv/package: requirements.txt pyproject.toml | system
+.venv/package: requirements.txt pyproject.toml conf/nginx-acme | system
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps --config-settings editable_mode=compat --editable .

@@ -55,6 +55,7 @@ def answer_any_instead(home: Home, old: Answer, new: Answer) -> None:
         texts = {path: with_hosts_of(text, old, new) for path, text in before.items()}
         if texts != before:
             _use(home, texts)
+        generation.prune(home.instance.path)
 
 
 def answer_also(home: Home, more: Iterable[Answer]) -> Detour | None:
@@ -154,7 +155,6 @@ def _use(home: Home, texts: Mapping[str, str]) -> Generation:
     except ReloadFailed:
         generation.switch(instance, before)
         raise
-    generation.prune(instance)
     return anew
 
 

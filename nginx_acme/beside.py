@@ -28,19 +28,17 @@ def start_agent(home: Home, work: Work, starter: int) -> None:
     if not work.agent:
         return
     launch = home.launch
-    try:
-        agent = spawn(
-            agent_facts(home, work),
-            launch.nginx,
-            launch.environ,
-            error_log=work.error_log,
-            starter=starter,
-            hung_up=launch.signals.hung_up,
-        )
-    except OSError as error:
-        launch.log.error(f"the agent can't be started, nobody renews until it is: {error}")
-        return
-    cgroup.join(agent, starter)  # we may be a timer's, or somebody's session
+    agent = spawn(
+        agent_facts(home, work),
+        launch.nginx,
+        launch.environ,
+        launch.log,
+        error_log=work.error_log,
+        starter=starter,
+        hung_up=launch.signals.hung_up,
+    )
+    if agent is not None:
+        cgroup.join(agent, starter)  # we may be a timer's, or somebody's session
 
 
 def agent_facts(home: Home, work: Work) -> str:

@@ -47,7 +47,7 @@ def write(
         source.texts | generate(source, understood.plan, layout),
         listed=source.listed,
         exclude=home.state.root,
-        look=understood.seen.note,
+        look=understood.seen.note_more,
         like=like,
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.launch import understand_running
 from nginx_acme.reload import RELOAD_WAIT, settled_workers, was_reloaded
-from nginx_acme.running import is_unchanged, needed_work, running_master, test_current
+from nginx_acme.running import is_up_to_date, needed_work, running_master, test_current
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home
@@ -56,14 +56,14 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
         if told:
             home.instance.note_workers(settled_workers(master.pid))
     # Not before they are noted: who edits after this, and hangs up, brings others.
-    if is_unchanged(home) or not (told or _was_refused(home, work)):
+    if is_up_to_date(home) or not (told or _was_refused(home, work)):
         return NOTHING
     understood = understand_running(home.launch, home.instance.path)
     # Takes 0.1 s to import; the files are read.
     from nginx_acme.activation import activate_if_new
 
     reloaded = activate_if_new(understood, master)
-    return TakenUp(needed_work(home) != work, reloaded and understood.seen.changed())
+    return TakenUp(needed_work(home) != work, reloaded and understood.seen.edited())
 
 
 def _was_told(home: Home, master: Master) -> bool:

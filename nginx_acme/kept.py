@@ -15,7 +15,6 @@ at once.
 
 from __future__ import annotations
 
-import re
 import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,15 +25,13 @@ from nginx_acme.nginx.files import read_with_status, status_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 KEPT = "kept"
 """The name of the file in the folder of an instance."""
 
 _KIND = b"kept 1"
 _COLUMNS = 3
-_STATE_PATH = re.compile(rb"""acme_state_path[ \t\r\n]+([^ \t\r\n;"'\\{}#$]+)[ \t\r\n]*;""")
-"""A hint is enough: what is kept in a wrong place is of files that aren't what they were."""
 
 
 class Text(NamedTuple):
@@ -48,7 +45,7 @@ class Files:
     """Reads files, each once, but for those that are kept and have not changed.
 
     Args:
-        find: the folder of the instance, where the state directory is said to be this one.
+        find: the folders where more may be kept, by what is in a file.
         read: the content of a file, and its status when that was begun.
         look: the status of a file.
         now: nanoseconds since the epoch.
@@ -56,7 +53,7 @@ class Files:
 
     def __init__(
         self,
-        find: Callable[[str], str],
+        find: Callable[[bytes], Iterable[str]],
         read: Callable[[str], tuple[bytes, os.stat_result]] = read_with_status,
         look: Callable[[str], os.stat_result] = status_of,
         now: Callable[[], int] = time.time_ns,
@@ -93,8 +90,8 @@ class Files:
         if stat.S_ISREG(status.st_mode) and is_settled(status, begun):
             self._states[path] = state(status)
             self._devices.setdefault(status.st_dev, path)
-        if said := _STATE_PATH.search(content):
-            self.load(self._find(said[1].decode("utf-8", "surrogateescape")))
+        for folder in self._find(content):
+            self.load(folder)
         return content
 
     def keep(self, folder: str, texts: Mapping[str, str]) -> None:

@@ -58,5 +58,15 @@ def is_instance_name(name: str) -> bool:
     return bool(label) and len(digest) == _DIGEST and _HEX.issuperset(digest)
 
 
+def instance_path(root: str, name: str) -> str:
+    """The folder of an instance in a state directory."""
+    return f"{root}/instances/{name}"
+
+
+def start_lock_path(root: str, name: str) -> str:
+    """The lock of an instance's start."""
+    return f"{root}/locks/start-{name}.lock"
+
+
 def _only(allowed: Container[str], name: str) -> str:
     return "".join(character if character in allowed else "_" for character in name)

@@ -39,9 +39,9 @@ from nginx_acme.process import (
     prefix_path,
     startup_log_path,
 )
+from nginx_acme.state_path import state_path, state_path_hints
 from nginx_acme.store import Store
 from nginx_acme.store.own import without_own
-from nginx_acme.unchanged import STATE_PATH_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -336,7 +336,7 @@ def _understood(launch: Launch, source: Source, reading: _Reading) -> Understood
     nginx, host = launch.nginx, os.uname().nodename.lower()
     facts = Facts(nginx.version, host, privileged=os.geteuid() == 0, lacks=nginx.lacks)
     plan = make_plan(source, facts)
-    root = state_path(launch, source.folder, plan.settings.state_path)
+    root = state_path(launch.environ, source.folder, plan.settings.state_path)
     if plan.ours:
         _refuse_as_state(root, default=root == f"{source.folder}/acme")
     return Understood(home_at(launch, Store(root)), source, plan, reading.files, reading.seen)
@@ -349,7 +349,7 @@ def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:
         argv = launch.command.for_test(written.main, error_log=launch.nowhere)
         return check(launch.nginx, argv, written.translate)
 
-    state = state_path(launch, mistake.source.folder, None)
+    state = state_path(launch.environ, mistake.source.folder, None)
     try:
         with launch.scratch() as scratch:
             return refusal(mistake, scratch, state, test)
@@ -367,12 +367,11 @@ def files_of(launch: Launch, kept: str | None = None) -> Files:
     """
     folder = os.path.dirname(launch.main)
 
-    def instance(said: str | None) -> str:
-        root = state_path(launch, folder, said and os.path.join(folder, said))
+    def instance(root: str) -> str:
         return home_at(launch, Store(root)).instance.path
 
-    files = Files(instance)
-    files.load(kept or instance(None))
+    files = Files(lambda text: map(instance, state_path_hints(text, folder)))
+    files.load(kept or instance(state_path(launch.environ, folder, None)))
     return files
 
 
@@ -434,8 +433,3 @@ def runs(understood: Understood) -> bool:
     """
     master = find_master(understood.pid_file)
     return master is not None and master.uses(understood.home.generated_main)
-
-
-def state_path(launch: Launch, folder: str, said: str | None) -> str:
-    """As the configuration says, else as the environment says, else beside the main file."""
-    return said or launch.environ.get(STATE_PATH_VARIABLE) or f"{folder}/acme"

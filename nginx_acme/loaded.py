@@ -22,13 +22,13 @@ from nginx_acme.standing import of_folder
 from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from nginx_acme.launch import Home
     from nginx_acme.master import Master
     from nginx_acme.plan import Certificate
-    from nginx_acme.store import Instance, Store
+    from nginx_acme.store import CertificateFolder, Instance, Store
     from nginx_acme.work import Work
 
 
@@ -46,7 +46,7 @@ def on_disk(certificates: Iterable[Certificate], store: Store, now: datetime) ->
     until = math.inf
     for certificate in certificates:
         folder = store.find(Identity(*certificate.identity))
-        for path in map(folder.bundle_path, certificate.key_types) if folder else ():
+        for path in _read_of(folder, certificate.key_types) if folder else ():
             states[path] = state_of(path)  # before it is read, so that what changes then is seen
         for one in of_folder(certificate, folder, now):
             if one.shown is not None:
@@ -54,6 +54,12 @@ def on_disk(certificates: Iterable[Certificate], store: Store, now: datetime) ->
             good = one.bundle if one.usable else None
             until = min(until, good.facts.not_after.timestamp() if good else 0)
     return OnDisk(serials, Served(states, int(until) if states else 0))
+
+
+def _read_of(folder: CertificateFolder, key_types: Iterable[str]) -> Iterator[str]:
+    """What says which certificate is to be served: those there are, and those that are revoked."""
+    yield folder.revocations.noted_at
+    yield from map(folder.bundle_path, key_types)
 
 
 def note_loaded(home: Home, read: OnDisk) -> None:

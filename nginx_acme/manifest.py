@@ -12,11 +12,12 @@ start with nothing to do wants to avoid.
 
 A file that changed just before it was read may change again within the same tick of the clock that
 its times come from, and look the same. Such sources are not trusted. ctime says so; mtime can be
-set to anything.
+set to anything. Nor are those whose ctime is their mtime in whole seconds: they come from an image,
+and what is in the next one may have the same.
 
-What is kept is columns of fields that end with NUL, since a path may have a newline in it, and a
-word at the end, so that what is cut off is known. What can't be understood, or is another
-release's, counts as nothing.
+What is kept is columns of fields with NULs between them, since a path may have a newline in it,
+behind a checksum. What nobody else can have written is believed, if it is whole and of this
+release; everything else counts as nothing.
 
 Imported at every start, so its data are plain classes with slots, and nothing but the interpreter
 is needed (json, dataclasses or re would cost more than a thousand stats).
@@ -30,7 +31,6 @@ import time
 import zlib
 
 from nginx_acme import __version__, disk
-from nginx_acme.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _MANIFEST, _SERVED = "manifest", "served"
 """Their names in the folder of an instance."""
 
-_END = "end"
 _ABSENT = "absent"
 _NAMES = " with "
 """Between the state of a folder and the mark of the names in it."""
@@ -66,64 +65,72 @@ def state(status: os.stat_result) -> str:
 
 def is_settled(status: os.stat_result, now: int) -> bool:
     """Whether another content would have another state, `now` being when it was looked at, in ns."""
-    tick = _FINE_TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
-    return status.st_ctime_ns <= now - tick
+    fine = status.st_ctime_ns % _SECOND
+    if not fine and status.st_ctime_ns == status.st_mtime_ns:
+        return False
+    return status.st_ctime_ns <= now - (_FINE_TICK if fine else _COARSE_TICK)
 
 
 class Sources:
     """The files and folders that were read, and what they were then, by their paths.
 
+    `states` are of the configuration, `more` of what else a generation depends on: other files come
+    and go beside the main file, which is no edit.
+
     `now`: nanoseconds since the epoch.
     """
 
-    __slots__ = ("_now", "devices", "settled", "states")
+    __slots__ = ("_now", "devices", "more", "settled", "states")
 
     def __init__(
         self,
         states: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
         *,
         settled: bool = True,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._now = now
         self.states = dict(states or {})
+        self.more = dict(more or {})
         self.devices: dict[int, str] = {}
         """One of the paths on each device, of those that were noted here."""
         self.settled = settled
         """Whether none of them had changed just before, nor can change without looking so."""
 
     def note(self, path: str) -> None:
-        """Look at a file before it is read, or at a folder before it is listed.
+        """Look at a file of the configuration before it is read, or at a folder before it is listed.
 
         The first look counts: what is changed between the look and the reading looks changed to
         the next one, never the other way round.
         """
-        if path in self.states:
-            return
+        if path not in self.states:
+            self.states[path] = self._look(path)
+
+    def note_more(self, path: str) -> None:
+        """Look at something else, in the same way."""
+        if path not in self.states and path not in self.more:
+            self.more[path] = self._look(path)
+
+    def _look(self, path: str) -> str:
         try:
             status = os.stat(_bytes(path))
         except OSError:
-            self.states[path] = _ABSENT
-            return
+            return _ABSENT
         self.devices.setdefault(status.st_dev, path)
         settled = is_settled(status, self._now())
         if stat.S_ISDIR(status.st_mode):
-            known = state(status) if settled else ""
-            self.states[path] = f"{known}{_NAMES}{_names_in(path)}"
-            return
-        self.states[path] = state(status)
+            return f"{state(status) if settled else ''}{_NAMES}{_names_in(path)}"
         self.settled &= settled
+        return state(status)
+
+    def edited(self) -> bool:
+        """Whether the configuration is not what it was, or can't be told from what it was."""
+        return not self.settled or _differs(self.states)
 
     def changed(self) -> bool:
-        """Whether one of them is not what it was, or can't be told from what it was."""
-        if not self.settled:
-            return True
-        for path, before in self.states.items():
-            if (now := state_of(path)) != before:
-                known, of_folder, names = before.partition(_NAMES)
-                if not of_folder or (now != known and _names_in(path) != names):
-                    return True
-        return False
+        """The same of all."""
+        return self.edited() or _differs(self.more)
 
 
 class Manifest:
@@ -192,6 +199,8 @@ def keep_manifest(folder: str, manifest: Manifest) -> None:
         [_flag(only) for _, _, only in added],
         sources.states.keys(),
         sources.states.values(),
+        sources.more.keys(),
+        sources.more.values(),
     )
     _keep(f"{folder}/{_MANIFEST}", columns)
 
@@ -199,11 +208,13 @@ def keep_manifest(folder: str, manifest: Manifest) -> None:
 def kept_manifest(folder: str) -> Manifest | None:
     """The one in the folder of an instance; None where there is none that can be understood."""
     try:
-        facts, context, warnings, hosts, ports, only, paths, states = _kept(f"{folder}/{_MANIFEST}")
+        columns = _kept(f"{folder}/{_MANIFEST}")
+        facts, context, warnings, hosts, ports, only, paths, states, others, others_states = columns
         generation, pid_file, error_log, agent, settled, left_out = facts
+        known, more = _paired(paths, states), _paired(others, others_states)
         return Manifest(
             generation=generation,
-            sources=Sources(_paired(paths, states), settled=settled == _flag(True)),
+            sources=Sources(known, more, settled=settled == _flag(True)),
             context=context,
             added=[
                 (host, int(port), each == _flag(True))
@@ -245,7 +256,7 @@ class Served:
         """Whether each is the one that was read, and still good."""
         if now >= self.until:
             return False
-        for path, before in self.states.items():  # noqa: SIM110 - as above
+        for path, before in self.states.items():  # noqa: SIM110 - a generator costs as much as a stat
             if state_of(path) != before:
                 return False
         return True
@@ -268,6 +279,15 @@ def kept_served(folder: str) -> Served | None:
         return Served(_paired(paths, states), int(until))
     except ValueError:
         return None
+
+
+def _differs(states: Mapping[str, str]) -> bool:
+    for path, before in states.items():
+        if (now := state_of(path)) != before:
+            known, of_folder, names = before.partition(_NAMES)
+            if not of_folder or (now != known and _names_in(path) != names):
+                return True
+    return False
 
 
 def _names_in(folder: str) -> str:
@@ -296,34 +316,28 @@ def _paired(paths: Sequence[str], states: Sequence[str]) -> dict[str, str]:
 
 
 def _keep(path: str, columns: Iterable[Iterable[str]]) -> None:
-    fields = [_header()]
+    fields: list[str] = []
     for column in columns:
         start = len(fields)
         fields += ["", *column]
         fields[start] = str(len(fields) - start - 1)
-    fields.append(_END)
     text = "\0".join(fields).encode("utf-8", "surrogateescape")
-    disk.replace(path, text, mode=0o600, durable=False)
+    disk.replace(path, _header(text) + text, mode=0o600, durable=False)
 
 
 def _kept(path: str) -> list[list[str]]:
     """The columns that `_keep` wrote; ValueError for anything else, and for nothing."""
-    try:
-        text = disk.read(path) or b""
-    except StateError as error:
-        raise ValueError(path) from error
+    header, line, text = disk.read_own(path).partition(b"\n")
+    if header + line != _header(text):
+        raise ValueError(path)
     fields = text.decode("utf-8", "surrogateescape").split("\0")
-    if fields[0] != _header() or fields[-1] != _END:
-        raise ValueError(path)
-    columns, place, end = [], 1, len(fields) - 1
-    while place < end:
+    columns, place = [], 0
+    while place < len(fields):
         start = place + 1
-        place = start + max(int(fields[place]), 0)
+        place = start + int(fields[place])
         columns.append(fields[start:place])
-    if place != end:
-        raise ValueError(path)
     return columns
 
 
-def _header() -> str:
-    return f"nginx-acme {__version__}"
+def _header(text: bytes) -> bytes:
+    return f"nginx-acme {__version__} {zlib.crc32(text):08x}\n".encode()

@@ -23,6 +23,7 @@ WORKER_TITLES = ("nginx: worker process", "angie: worker process")
 """What ngx_setproctitle makes of the command line; of all relatives only Angie has its own name."""
 _SHUTTING_DOWN = " is"
 """How the title of a worker goes on that only ends what it began."""
+_ENDED = frozenset("ZXx")
 _AT_WORK = frozenset("RD")
 """States of a process that runs, or waits for a disk (proc(5))."""
 _STATE, _PARENT, _STARTED = 0, 1, 19
@@ -82,8 +83,12 @@ def names_process(pid_file: str) -> bool:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process lives; one that has ended and isn't collected has no command line."""
-    return bool(_arguments(pid))
+    """Whether a process lives; one that has ended and isn't collected doesn't.
+
+    Its command line doesn't tell: that is empty for a moment while it becomes another program.
+    """
+    fields = _stat(pid)
+    return bool(fields) and fields[_STATE] not in _ENDED
 
 
 def workers(pid: int) -> frozenset[int]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.beside import agent_facts
 from nginx_acme.errors import StateError
-from nginx_acme.launch import state_path
 from nginx_acme.manifest import Manifest, keep_manifest
 from nginx_acme.places import NAMELESS
+from nginx_acme.state_path import state_path
 from nginx_acme.unchanged import context_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
     """
     home = understood.home
     for path in _more_sources(understood):
-        understood.seen.note(path)
+        understood.seen.note_more(path)
     if not all(map(disk.is_local, understood.seen.devices.values())):
         understood.seen.settled = False
     manifest = Manifest(
@@ -58,7 +58,7 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
 def _context(understood: Understood) -> tuple[str, ...]:
     """Of a start that comes to the same; of none where that would put things elsewhere."""
     launch, home, settings = understood.launch, understood.home, understood.plan.settings
-    usual = state_path(launch, understood.source.folder, settings.state_path)
+    usual = state_path(launch.environ, understood.source.folder, settings.state_path)
     if home.runtime.root != usual or not settings.issue:
         return ()
     return context_of(launch.command, launch.nginx, launch.environ)

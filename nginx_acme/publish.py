@@ -1,10 +1,10 @@
 """What nginx serves of how its certificates stand (`acme_status`): files that its workers only read.
 
-Written by whoever has just looked at all certificates: a start, a reload, a renewal. So every
-file carries the time of the last look, and is written anew also where nothing else has changed:
-whoever watches it sees that nobody looks any more. A page made on demand would need something
-that runs as long as nginx does and that nginx asks; with files nginx answers, and shows how old
-they are, when nothing of ours is running any more.
+Written by whoever has just looked at all certificates: a start with something to do, a reload,
+a renewal, the agent. So every file carries the time of the last look, and is written anew also
+where nothing else has changed: whoever watches it sees that nobody looks any more. A page made on
+demand would need something that runs as long as nginx does and that nginx asks; with files nginx
+answers, and shows how old they are, when nothing of ours is running any more.
 
 The pids of nginx and of the agent are left out: they are true only for whoever asks now.
 """

@@ -15,12 +15,13 @@ from nginx_acme import disk, generation
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, StateError
-from nginx_acme.launch import Home, files_of, home_at, state_path
+from nginx_acme.launch import Home, files_of, home_at
 from nginx_acme.manifest import kept_manifest
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import read_source
 from nginx_acme.process import pid_path
+from nginx_acme.state_path import state_path
 from nginx_acme.store import Store
 from nginx_acme.work import from_json
 
@@ -41,7 +42,7 @@ def find_home(launch: Launch) -> Home:
     said = _said(launch)
     folder = os.path.dirname(launch.main)
     path = said.get("acme_state_path")
-    root = state_path(launch, folder, os.path.join(folder, path) if path else None)
+    root = state_path(launch.environ, folder, os.path.join(folder, path) if path else None)
     home = home_at(launch, Store(root))
     master = find_master(pid_path(launch.nginx, launch.command, said.get("pid")))
     found = None if master is None else started_at(master)
@@ -156,13 +157,13 @@ def test_current(home: Home, work: Work) -> Check | None:
 
 
 def is_edited(home: Home) -> bool:
-    """Whether what the current generation was made from has changed, or may have."""
+    """Whether the configuration that the current generation was made from has changed, or may have."""
     made = _noted(home)
-    return made is None or made.sources.changed()
+    return made is None or made.sources.edited()
 
 
-def is_unchanged(home: Home) -> bool:
-    """Whether it hasn't, and no address that was not free may be free by now."""
+def is_up_to_date(home: Home) -> bool:
+    """Whether nothing that it depends on has, nor an address may be free that was not."""
     made = _noted(home)
     return made is not None and not made.left_out and not made.sources.changed()
 

@@ -8,15 +8,12 @@ whoever reads the content needs no care about its form.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from contextlib import suppress
 
 from nginx_acme import disk
 from nginx_acme.errors import StateError
 
 _MODE = 0o600
-_OTHERS = 0o077
 
 
 def keep(path: str, kind: bytes, content: bytes) -> None:
@@ -31,7 +28,7 @@ def keep(path: str, kind: bytes, content: bytes) -> None:
 
 def kept(path: str, kind: bytes) -> bytes | None:
     """The content of a file of this kind; None where there is none that can be believed."""
-    data = _own(path)
+    data = disk.read_own(path)
     size = len(_seal(kind, b""))
     content = memoryview(data)[size:]
     return bytes(content) if data[:size] == _seal(kind, content) else None
@@ -39,15 +36,3 @@ def kept(path: str, kind: bytes) -> bytes | None:
 
 def _seal(kind: bytes, content: bytes | memoryview) -> bytes:
     return b"nginx-acme %b %b\n" % (kind, hashlib.sha256(content).hexdigest().encode())
-
-
-def _own(path: str) -> bytes:
-    """The content of a file that nobody else may read or write; nothing of another."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-            return file.read() if ours and not status.st_mode & _OTHERS else b""
-    except OSError:
-        return b""

@@ -36,10 +36,10 @@ def turn(launch: Launch, instance: str, why: str) -> dict[str, Any]:
         why: one of `alarms.REASONS`.
 
     Returns:
-        What the agent takes in. `fault`: it failed as it should not. Of a look, `new` and `again`
-        (`hangup.TakenUp`). Otherwise `next`: when to go on, in seconds since the epoch,
-        None where nothing will be due. And, if it knows, what may be another than before: `agent`,
-        `pid_file`, `error_log`, `stderr`.
+        What the agent takes in. `fault`: it failed as it should not. If the user's files were
+        looked at, `new` and `again` (`hangup.TakenUp`). If it was no mere look, `next`: when to go
+        on, in seconds since the epoch, None where nothing will be due. And, if it knows, what may
+        be another than before: `agent`, `pid_file`, `error_log`, `stderr`.
     """
     log = Log(sys.stderr, dated=True, error_log=error_log_path(launch.nginx, launch.command, None))
     home = home_of(replace(launch, log=log), instance)
@@ -50,7 +50,7 @@ def turn(launch: Launch, instance: str, why: str) -> dict[str, Any]:
         if why in {LOOK, SURELY}:
             said.update(_taken_up(home, log, surely=why == SURELY))
         else:
-            if why == STARTED and _is_edited_since_the_start(home):
+            if why == STARTED and _begin(home):
                 said.update(_taken_up(home, log, surely=True))
             said["next"] = _renew(home, log)
         said.update(_facts(needed_work(home)))
@@ -90,8 +90,8 @@ def _taken_up(home: Home, log: Log, *, surely: bool) -> dict[str, bool]:
     return {}
 
 
-def _is_edited_since_the_start(home: Home) -> bool:
-    """Whether a start of this moment would be another one.
+def _begin(home: Home) -> bool:
+    """Note who works for nginx now; whether a start of this moment would be another one.
 
     What came before the agent could see a HUP is not asked about. What was edited until now might
     as well have been read by the start itself.

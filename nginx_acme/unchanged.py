@@ -17,25 +17,23 @@ import time
 from nginx_acme import disk
 from nginx_acme.agent.spawning import spawn
 from nginx_acme.errors import StateError
-from nginx_acme.labels import instance_name
-from nginx_acme.manifest import kept_manifest, kept_served
+from nginx_acme.labels import instance_name, instance_path, start_lock_path
+from nginx_acme.manifest import kept_manifest, kept_served, state_of
 from nginx_acme.master import find_master
 from nginx_acme.process import become, bindable, conf_path, found_environ, prefix_path
+from nginx_acme.state_path import STATE_PATH_VARIABLE, state_path, state_path_hints
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from nginx_acme.commandline import CommandLine
     from nginx_acme.log import Log
     from nginx_acme.manifest import Manifest
     from nginx_acme.process import Nginx, Signals
 
-STATE_PATH_VARIABLE = "NGINX_ACME_STATE_PATH"
-"""Set by a container image, whose main file isn't ours to write a directive into."""
-
-_STATE_PATH_DIRECTIVE = b"acme_state_path"
-_NOT_BARE = frozenset(b" \t\r\n\"'\\{}#$")
+_GENERATED = "generated"
+"""The link in the folder of an instance, as `generation` has it, which is too much for this."""
 
 
 def start_again(
@@ -45,12 +43,17 @@ def start_again(
     main = conf_path(nginx, command)
     name = instance_name(main, prefix_path(nginx, command), os.uname().nodename)
     for root in _roots(main, environ):
-        folder = f"{root}/instances/{name}"
+        folder = instance_path(root, name)
+        generated = f"{folder}/{_GENERATED}/{os.path.basename(main)}"
         made = kept_manifest(folder)
-        if made is None or not _is_right(made, folder, context_of(command, nginx, environ)):
+        if (
+            made is None
+            or not _is_there(generated)
+            or not _is_right(made, folder, context_of(command, nginx, environ))
+        ):
             continue
         try:
-            held = disk.try_lock(f"{root}/locks/start-{name}.lock")
+            held = disk.try_lock(start_lock_path(root, name))
         except StateError:
             return
         if held is None:
@@ -59,17 +62,35 @@ def start_again(
         if not all(bindable(host, port, ipv6only=only) is None for host, port, only in made.added):
             held.release()
             return
-        _spawn_agent(made, nginx, environ, signals, log)
-        generated = f"{folder}/generated/{os.path.basename(main)}"
-        environ = found_environ()
-        become(nginx.path, command.for_start(generated, environ), environ, signals)
+        log.add_file(made.error_log)
+        for warning in made.warnings:
+            log.warn(warning)
+        if made.agent:
+            spawn(
+                made.agent,
+                nginx,
+                environ,
+                log,
+                error_log=made.error_log,
+                starter=os.getpid(),
+                hung_up=signals.hung_up,
+            )
+        found = found_environ()
+        become(nginx.path, command.for_start(generated, found), found, signals)
 
 
 def context_of(command: CommandLine, nginx: Nginx, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What a start depends on besides files: who, with which options, under which Python."""
+    """What a start depends on besides files: who, with which options, which programs, which boot.
+
+    A power cut may have taken what a generation has in it, and left what is noted of it.
+    """
     return (
+        _boot(),
         str(os.geteuid()),
+        state_of(__file__),
         nginx.path,
+        *map(str, nginx.version),
+        nginx.configure,
         sys.executable,
         *sys.path,
         *command.settings(conf_path(nginx, command), prefix=prefix_path(nginx, command)),
@@ -77,33 +98,39 @@ def context_of(command: CommandLine, nginx: Nginx, environ: Mapping[str, str]) -
     )
 
 
-def _roots(main: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Where the state directory may be.
-
-    A hint is enough: what a manifest says is compared with what is there, and one that lies where
-    the state was once was made from another configuration.
-    """
+def _roots(main: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """Where the state directory may be."""
     folder = main.rpartition("/")[0]
-    said = _said(main)
-    usual = environ.get(STATE_PATH_VARIABLE) or f"{folder}/acme"
-    return (os.path.join(folder, said), usual) if said else (usual,)
-
-
-def _said(main: str) -> str | None:
-    """The first word that may be said of it in the main file, if that is a plain one."""
     try:
         with open(main, "rb") as file:
-            rest = file.read().partition(_STATE_PATH_DIRECTIVE)[2]
+            hints = tuple(state_path_hints(file.read(), folder))
     except OSError:
-        return None
-    word, end, _ = rest.lstrip().partition(b";")
-    return os.fsdecode(word) if end and word and not _NOT_BARE & frozenset(word) else None
+        return
+    for hint in dict.fromkeys((*hints, None)):
+        yield state_path(environ, folder, hint)
+
+
+def _is_there(generated: str) -> bool:
+    """Whether the main file is one of ours, and not an empty one."""
+    try:
+        status = os.stat(generated)
+    except OSError:
+        return False
+    return status.st_uid == os.geteuid() and status.st_size > 0
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read().strip().decode()
+    except OSError:
+        return ""
 
 
 def _is_right(made: Manifest, folder: str, context: tuple[str, ...]) -> bool:
     """Whether a start would come to the same, and has to get and to say nothing."""
     try:
-        generation = os.readlink(f"{folder}/generated")
+        generation = os.readlink(f"{folder}/{_GENERATED}")
     except OSError:
         return False
     served = kept_served(folder)
@@ -116,24 +143,3 @@ def _is_right(made: Manifest, folder: str, context: tuple[str, ...]) -> bool:
         and served.usable(time.time())
         and not made.sources.changed()
     )
-
-
-def _spawn_agent(
-    made: Manifest, nginx: Nginx, environ: Mapping[str, str], signals: Signals, log: Log
-) -> None:
-    log.add_file(made.error_log)
-    for warning in made.warnings:
-        log.warn(warning)
-    if not made.agent:
-        return
-    try:
-        spawn(
-            made.agent,
-            nginx,
-            environ,
-            error_log=made.error_log,
-            starter=os.getpid(),
-            hung_up=signals.hung_up,
-        )
-    except OSError as error:
-        log.error(f"the agent can't be started, nobody renews until it is: {error}")

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from nginx_acme.agent.linux import IN_OPEN, Inotify
 from nginx_acme.kept import KEPT, Files
 from nginx_acme.nginx.files import read_with_status
+from nginx_acme.state_path import state_path_hints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,13 +30,18 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 
 
+def nowhere(_text: bytes) -> tuple[str, ...]:
+    """No text says where more is kept."""
+    return ()
+
+
 class Opening:
     """Reads the files of a folder as a launcher does that is started a minute after an edit."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.opened: list[str] = []
-        self.files = Files(str, self._read, now=_in_a_minute)
+        self.files = Files(nowhere, self._read, now=_in_a_minute)
         self.files.load(str(folder))
 
     def _read(self, path: str) -> tuple[bytes, os.stat_result]:
@@ -137,7 +144,7 @@ def test_just_changed(tmp_path: Path, ctime: int, age: int, *, kept: bool) -> No
     def status(_: str) -> os.stat_result:
         device = tmp_path.stat().st_dev
         base = (stat.S_IFREG, 1, device, 1, 0, 0, 1, 0, 0, 0)
-        return os.stat_result(base, {"st_mtime_ns": ctime, "st_ctime_ns": ctime})
+        return os.stat_result(base, {"st_mtime_ns": ctime - SECOND, "st_ctime_ns": ctime})
 
     opened: list[str] = []
 
@@ -146,7 +153,7 @@ def test_just_changed(tmp_path: Path, ctime: int, age: int, *, kept: bool) -> No
         return b"x", status(path)
 
     for _ in range(2):
-        files = Files(str, read, status, lambda: ctime + age)
+        files = Files(nowhere, read, status, lambda: ctime + age)
         files.load(str(tmp_path))
         assert files.read("/x.conf") == b"x"
         keep(files, tmp_path, {"/x.conf": b"x"})
@@ -161,7 +168,7 @@ def test_changed_while_it_was_read(instance: Path, sites: list[Path]) -> None:
         sites[0].write_text("edited")
         return content, status
 
-    files = Files(str, read, now=_in_a_minute)
+    files = Files(nowhere, read, now=_in_a_minute)
     keep(files, instance, {sites[0]: files.read(str(sites[0]))})
     assert Opening(instance).read(sites[0]) == {sites[0]: b"edited"}
 
@@ -185,7 +192,7 @@ def test_said_elsewhere(tmp_path: Path, instance: Path, sites: list[Path], said:
         opened.append(path)
         return read_with_status(path)
 
-    files = Files(str, read)
+    files = Files(partial(state_path_hints, folder="/"), read)
     files.load(str(tmp_path / "the usual place"))
     for path in sites:
         assert files.read(str(path)) == path.read_bytes()
@@ -285,7 +292,7 @@ def test_any_edits(edits: Sequence[tuple[str, ...]]) -> None:
             if what != "read":
                 getattr(disk, what.replace(" ", "_"))(*arguments)
                 continue
-            files = Files(str, disk.read, disk.status, lambda: disk.clock)
+            files = Files(nowhere, disk.read, disk.status, lambda: disk.clock)
             files.load(folder)
             found = {path: files.read(path) for path in disk.files}
             assert found == {path: disk.read(path)[0] for path in disk.files}

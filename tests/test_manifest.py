@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING
+import zlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from nginx_acme.manifest import (
     Manifest,
     Served,
     Sources,
+    is_settled,
     keep_manifest,
     keep_served,
     kept_manifest,
@@ -55,7 +58,8 @@ def of(*paths: Path) -> Sources:
 
 def as_tuple(it: Manifest) -> tuple[object, ...]:
     """Everything in a manifest, to compare."""
-    sources = list(it.sources.states.items()), it.sources.settled
+    known, more = (list(states.items()) for states in (it.sources.states, it.sources.more))
+    sources = known, more, it.sources.settled
     rest = (getattr(it, name) for name in Manifest.__slots__ if name != "sources")
     return (*sources, *rest)
 
@@ -161,6 +165,28 @@ def test_just_changed(file: Path, seconds: float, settled: bool) -> None:  # noq
     assert sources.changed() != settled
 
 
+def test_from_an_image(file: Path) -> None:
+    """What is in the next image may have the same times: whole seconds, and all of them equal."""
+    second = file.stat().st_ctime_ns // 10**9 * 10**9
+    entry = SimpleNamespace(st_ctime_ns=second, st_mtime_ns=second)
+    later = second + 60 * 10**9
+    assert not is_settled(cast("os.stat_result", entry), later)
+    entry.st_mtime_ns -= 1
+    assert is_settled(cast("os.stat_result", entry), later)
+
+
+def test_no_edit(file: Path) -> None:
+    """Something else in the main file's folder is a change to a start, and no edit."""
+    sources = of(file)
+    sources.note_more(str(file.parent))
+    sources.note_more(str(file))
+    (file.parent / "upload").touch()
+    assert sources.changed()
+    assert not sources.edited()
+    file.write_text("longer")
+    assert sources.edited()
+
+
 def test_first_look_counts(file: Path) -> None:
     """A file that changes between two looks of one start looks changed to the next."""
     sources = of(file)
@@ -206,7 +232,7 @@ STATES = st.dictionaries(WORDS, WORDS)
 MANIFESTS = st.builds(
     Manifest,
     generation=WORDS,
-    sources=st.builds(Sources, STATES, settled=st.booleans()),
+    sources=st.builds(Sources, STATES, STATES, settled=st.booleans()),
     context=st.lists(WORDS),
     added=st.lists(st.tuples(WORDS, st.integers(0, 65535), st.booleans())),
     left_out=st.booleans(),
@@ -264,7 +290,9 @@ def test_cut_off(tmp_path: Path) -> None:
     assert kept_manifest(str(tmp_path)) is not None
 
 
-HEADER = f"nginx-acme {__version__}\0".encode()
+def sealed(text: bytes) -> bytes:
+    """A text with its checksum, as if it had been written here."""
+    return f"nginx-acme {__version__} {zlib.crc32(text):08x}\n".encode() + text
 
 
 @pytest.mark.parametrize(
@@ -272,13 +300,13 @@ HEADER = f"nginx-acme {__version__}\0".encode()
     [
         pytest.param(b"", id="empty"),
         pytest.param(b"\0" * 100, id="zeros"),
-        pytest.param(b"nginx-acme 0.0\x001\x009\x000\x000\0end", id="another release's"),
-        pytest.param(HEADER + b"end", id="nothing between"),
-        pytest.param(HEADER + b"x\x000\x000\0end", id="no number"),
-        pytest.param(HEADER + b"1\x009\0" + b"-1\0" * 50 + b"end", id="minus"),
-        pytest.param(HEADER + b"1\x009\x009\x000\0end", id="too few"),
-        pytest.param(HEADER + b"1\x009\x001\0/a\x000\0end", id="a path without a state"),
-        pytest.param(HEADER + b"1\0soon\x000\x000\0end", id="no time"),
+        pytest.param(f"nginx-acme 0.0 {zlib.crc32(b'0'):08x}\n0".encode(), id="another release's"),
+        pytest.param(f"nginx-acme {__version__} 00000000\n0".encode(), id="another checksum"),
+        pytest.param(sealed(b""), id="nothing in it"),
+        pytest.param(sealed(b"x\x000\x000"), id="no number"),
+        pytest.param(sealed(b"1\x009\x009\x000"), id="too few"),
+        pytest.param(sealed(b"1\x009\x001\0/a\x000"), id="a path without a state"),
+        pytest.param(sealed(b"1\0soon\x000\x000"), id="no time"),
         pytest.param(b'{"json": true}', id="JSON"),
         pytest.param(b"\xff\xfe\0\xff", id="binary"),
     ],
@@ -287,15 +315,41 @@ def test_broken(tmp_path: Path, text: bytes) -> None:
     """Anything else is nothing."""
     for name in ("manifest", "served"):
         (tmp_path / name).write_bytes(text)
+        (tmp_path / name).chmod(0o600)
     assert kept_manifest(str(tmp_path)) is None
     assert kept_served(str(tmp_path)) is None
+
+
+def test_damaged(tmp_path: Path) -> None:
+    """A single bit makes it nothing: an agent that it starts would not run."""
+    keep_manifest(str(tmp_path), made(agent='{"lock": "/x"}', added=[("::", 80, True)]))
+    path = tmp_path / "manifest"
+    text = path.read_bytes()
+    for place in range(len(text)):
+        path.write_bytes(text[:place] + bytes([text[place] ^ 4]) + text[place + 1 :])
+        assert kept_manifest(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o620, 0o602])
+def test_of_others(tmp_path: Path, mode: int) -> None:
+    """What another user can have written or may read is nothing: it says what is run."""
+    keep_manifest(str(tmp_path), made())
+    (tmp_path / "manifest").chmod(mode)
+    assert kept_manifest(str(tmp_path)) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_another_users(tmp_path: Path) -> None:
+    """So is what is another user's."""
+    keep_manifest(str(tmp_path), made())
+    os.chown(tmp_path / "manifest", 65534, -1)
+    assert kept_manifest(str(tmp_path)) is None
 
 
 @given(st.binary())
 def test_garbage(tmp_path_factory: pytest.TempPathFactory, garbage: bytes) -> None:
     """Nothing in the file makes a start fail."""
     folder = tmp_path_factory.getbasetemp()
-    (folder / "manifest").write_bytes(HEADER + garbage + b"\0end")
-    kept_manifest(str(folder))
     (folder / "manifest").write_bytes(garbage)
+    (folder / "manifest").chmod(0o600)
     assert kept_manifest(str(folder)) is None

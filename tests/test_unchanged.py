@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.certificate import temporary
+from nginx_acme.manifest import Served, keep_served, kept_served
 from tests.launcher import LAUNCHER, eventually
 from tests.servers import LOCALHOST, Program
 
@@ -137,7 +138,8 @@ def test_after_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:
 def test_state_elsewhere(make_site: MakeSite) -> None:
     """The state directory is found where the main file says it is."""
     site = make_site()
-    site.configure(site.block("a.example", LOCAL), settings="acme_state_path else-where;")
+    said = "# acme_state_path: see below\nacme_state_path else-where;"
+    site.configure(site.block("a.example", LOCAL), settings=said)
     site.runtime = site.folder / "else-where"
     site.start()
     site.quiet()
@@ -200,11 +202,31 @@ def lose_generation(site: Site) -> None:
 
 def age(site: Site) -> None:
     """A certificate that is over."""
-    path = site.instance / "served"
-    fields = path.read_bytes().split(b"\0")
-    assert int(fields[2]) > 10**9
-    fields[2] = b"1000000000"
-    path.write_bytes(b"\0".join(fields))
+    served = kept_served(str(site.instance))
+    assert served is not None
+    assert served.until > 10**9
+    keep_served(str(site.instance), Served(served.states, 10**9))
+
+
+def cut_power(site: Site) -> None:
+    """A generation of which the disk kept no more than the names."""
+    for path in site.instance.glob("generations/*/*nginx.conf"):
+        path.write_bytes(b"")
+
+
+def sweep(site: Site) -> None:
+    """No generations, as a cleaner leaves it."""
+    shutil.rmtree(site.instance / "generations")
+
+
+def revoke(site: Site) -> None:
+    """A word on what is revoked: it is read before anything is served."""
+    (bundle(site).parent / "revoked.json").write_text("{}")
+
+
+def give_away(site: Site) -> None:
+    """A note that others may have written."""
+    (site.instance / "manifest").chmod(0o666)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +239,10 @@ def age(site: Site) -> None:
         (lose, "a.example"),
         (lose_generation, "a.example"),
         (age, "a.example"),
+        (cut_power, "a.example"),
+        (sweep, "a.example"),
+        (revoke, "a.example"),
+        (give_away, "a.example"),
     ],
 )
 def test_changed(site: Site, change: Callable[[Site], None], body: str) -> None:

@@ -58,6 +58,12 @@ FAULTS = (60.0, 600.0, 3600.0)
 """Seconds to the next turn after the first, the second, … in a row that failed as none should."""
 LONGEST_TURN = 6 * 3600.0
 """Seconds after which a turn hangs; thousands of certificates take half an hour."""
+_AGAIN = {STARTED: DUE, LOOK: SURELY}
+"""As what a turn that failed is had again.
+
+What is edited after nginx has started waits for its HUP; and of the HUP for which there was a look
+nothing may be seen any more.
+"""
 _LEARNT = ("pid_file", "error_log", "stderr")
 """The facts that a turn may bring anew."""
 _POLL = 0.05
@@ -66,7 +72,7 @@ _NOT_FOR_US = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, si
 
 
 def run(rest: Sequence[str], log: Log) -> int:
-    """Be the agent that `beside.start_agent` asks for; the exit code.
+    """Be the agent that `spawning.spawn` asks for; the exit code.
 
     Raises:
         NginxAcmeError: a person asks for it.
@@ -237,7 +243,7 @@ class Agent:
 
     def _fault(self, why: str) -> None:
         """Have the turn once more, after a while; what is due sooner isn't put off by a look."""
-        self._again.add(why)
+        self._again.add(_AGAIN.get(why, why))
         moment = time.time() + FAULTS[min(self._faults, len(FAULTS) - 1)]
         self._next = moment if why in RENEWING else min(self._next, moment)
         self._faults += 1

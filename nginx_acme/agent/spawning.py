@@ -9,11 +9,13 @@ import os
 import sys
 
 from nginx_acme.process import spawn_detached
+from nginx_acme.state_path import STATE_PATH_VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from nginx_acme.log import Log
     from nginx_acme.process import Nginx
 
 
@@ -21,23 +23,22 @@ def spawn(
     facts: str,
     nginx: Nginx,
     environ: Mapping[str, str],
+    log: Log,
     *,
     error_log: str,
     starter: int,
     hung_up: bool,
-) -> int:
-    """Start an agent and return its pid.
+) -> int | None:
+    """Start an agent and return its pid; None where it can't be, which is told.
 
     Args:
         facts: what is the same at each start: a JSON object, as `process.Agent` has them.
         nginx: the binary.
         environ: ours.
+        log: gets a word where it can't be started.
         error_log: of nginx.
         starter: the process that is nginx, or becomes it.
         hung_up: somebody has told that one to read its configuration already.
-
-    Raises:
-        OSError: it can't be started.
     """
     kept = {name: environ[name] for name in _KEPT if name in environ}
     stderr = logs_to_stderr(error_log)
@@ -48,11 +49,15 @@ def spawn(
         "stderr": _json(stderr),
     }
     said = ", ".join(f'"{name}": {value}' for name, value in moving.items())
-    return spawn_detached(
-        [*program(), "agent", f"{facts[:-1]}, {said}}}"],
-        {**kept, "NGINX_ACME_NGINX": nginx.path},
-        stderr_of=starter if stderr else None,
-    )
+    try:
+        return spawn_detached(
+            [*program(), "agent", f"{facts[:-1]}, {said}}}"],
+            {**kept, "NGINX_ACME_NGINX": nginx.path},
+            stderr_of=starter if stderr else None,
+        )
+    except OSError as error:
+        log.error(f"the agent can't be started, nobody renews until it is: {error}")
+        return None
 
 
 def program() -> list[str]:
@@ -82,6 +87,7 @@ _RUN = (
 
 _KEPT = (
     "NGINX_ACME_DEBUG",
+    STATE_PATH_VARIABLE,
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "HTTPS_PROXY",
@@ -91,4 +97,4 @@ _KEPT = (
     "NO_PROXY",
     "no_proxy",
 )
-"""What the agent gets of our environment: how a CA is reached."""
+"""What the agent gets of our environment: where the state is, and how a CA is reached."""

@@ -22,7 +22,7 @@ from nginx_acme.hooks.told import from_fields, to_fields
 from nginx_acme.hooks.words import document, variables
 from nginx_acme.launch import utc_now
 from nginx_acme.overview import gather
-from nginx_acme.unchanged import STATE_PATH_VARIABLE
+from nginx_acme.state_path import STATE_PATH_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -33,7 +33,12 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.errors import StateError
 from nginx_acme.key_types import KEY_TYPES
-from nginx_acme.labels import instance_name, is_instance_name
+from nginx_acme.labels import (
+    instance_name,
+    instance_path,
+    is_instance_name,
+    start_lock_path,
+)
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
 from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity
@@ -310,11 +315,11 @@ class Store:
     def instance_named(self, name: str) -> Instance:
         """The instance of this name; nothing is made."""
         return Instance(
-            path=self._path("instances", name),
+            path=instance_path(self.root, name),
             public=self._path("public/instances", name),
             generation_lock=self._path("locks", f"generation-{name}.lock"),
             agent_lock=self._path("locks", f"agent-{name}.lock"),
-            start_lock=self._path("locks", f"start-{name}.lock"),
+            start_lock=start_lock_path(self.root, name),
             hooks_lock=self._path("locks", f"hooks-{name}.lock"),
             access=self._access,
         )

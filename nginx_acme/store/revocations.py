@@ -33,7 +33,7 @@ class Revocations:
 
     def __init__(self, path: str, access: Access) -> None:
         self._path = os.path.join(path, "revoking")
-        self._note_path = os.path.join(path, "revoked.json")
+        self.noted_at = os.path.join(path, "revoked.json")
         self._access = access
         self._revoked: Fields | None = None
 
@@ -81,7 +81,7 @@ class Revocations:
         self._access.demand()
         note = {"reason": reason, "at": records.time_text(now)}
         self._revoked = {**self._noted(), f"{bundle.facts.serial:x}": note}
-        records.save(self._note_path, self._revoked, durable=True)
+        records.save(self.noted_at, self._revoked, durable=True)
         disk.remove(os.path.join(self._path, _name(bundle)))
         if not self.under_way():
             disk.remove_folder(self._path)
@@ -91,7 +91,7 @@ class Revocations:
 
     def _noted(self) -> Fields:
         if self._revoked is None:
-            self._revoked = records.load(self._note_path) or {}
+            self._revoked = records.load(self.noted_at) or {}
         return self._revoked
 
     @property
