@@ -181,10 +181,11 @@ class Stumbling(Site):
         return [str(path) for path in (*unfinished, *armed, *drafts[2:])]
 
     def age(self) -> None:
-        """Let everything be two hours old."""
+        """Let everything be two hours old, but for what tells that the agent has begun."""
         moment = time.time() - 7200
         for path in self.state.rglob("*"):
-            os.utime(path, (moment, moment), follow_symlinks=False)
+            if path.name != "workers.json":
+                os.utime(path, (moment, moment), follow_symlinks=False)
 
     # What the world sees
 
