@@ -178,8 +178,12 @@ class Server:
             return False
 
     def _look_after(self, passed: float, seconds: float, what: str) -> None:
-        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            raise ServerFailed(f"{' '.join(self._argv)} has ended\n{_end_of(self._log)}")
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            how = "exit code" if ended.si_code == os.CLD_EXITED else "signal"
+            raise ServerFailed(
+                f"{' '.join(self._argv)}: {how} {ended.si_status}\n{_end_of(self._log)}"
+            )
         if passed > seconds:
             raise ServerFailed(
                 f"{self._argv[0]}: waited {seconds:.0f} s for {what}\n{_end_of(self._log)}"
