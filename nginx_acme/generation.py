@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.errors import StateError
 from nginx_acme.generate import OUTSIDE
+from nginx_acme.manifest import GENERATED
 from nginx_acme.mirror import (
     BINARY,
     FOLDER_MODE,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
     from nginx_acme.mirror import Folder
 
-GENERATED = "generated"
 PREVIOUS = "previous"
 GENERATIONS = "generations"
 

@@ -36,6 +36,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+GENERATED = "generated"
+"""The link to the generation in use (`generation`, which is too much for every start)."""
 _MANIFEST, _SERVED = "manifest", "served"
 """Their names in the folder of an instance."""
 
@@ -237,6 +239,16 @@ def forget_manifest(folder: str) -> None:
         StateError: it can't be removed.
     """
     disk.remove(f"{folder}/{_MANIFEST}")
+
+
+def current_manifest(folder: str) -> Manifest | None:
+    """The same, if it is of the generation that is in use; None where it is of another one."""
+    made = kept_manifest(folder)
+    try:
+        generation = os.readlink(f"{folder}/{GENERATED}")
+    except OSError:
+        return None
+    return made if made is not None and made.generation == generation else None
 
 
 class Served:

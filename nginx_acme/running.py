@@ -16,7 +16,7 @@ from nginx_acme.commandline import parse
 from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.launch import Home, files_of, home_at
-from nginx_acme.manifest import kept_manifest
+from nginx_acme.manifest import current_manifest
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import read_source
@@ -27,7 +27,6 @@ from nginx_acme.work import from_json
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Launch
-    from nginx_acme.manifest import Manifest
     from nginx_acme.master import Master
     from nginx_acme.process import Check
     from nginx_acme.work import Work
@@ -158,21 +157,11 @@ def test_current(home: Home, work: Work) -> Check | None:
 
 def is_edited(home: Home) -> bool:
     """Whether the configuration that the current generation was made from has changed, or may have."""
-    made = _noted(home)
+    made = current_manifest(home.instance.path)
     return made is None or made.sources.edited()
 
 
 def is_up_to_date(home: Home) -> bool:
     """Whether nothing that it depends on has, nor an address may be free that was not."""
-    made = _noted(home)
+    made = current_manifest(home.instance.path)
     return made is not None and not made.left_out and not made.sources.changed()
-
-
-def _noted(home: Home) -> Manifest | None:
-    """What is noted of the current generation; None where it is of another one."""
-    made = kept_manifest(home.instance.path)
-    try:
-        generation = os.readlink(home.instance.generated)
-    except OSError:
-        return None
-    return made if made is not None and made.generation == generation else None

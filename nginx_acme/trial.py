@@ -16,6 +16,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
+from nginx_acme.mirror import to_bytes, to_text
 from nginx_acme.nginx.edit import argument_spans
 from nginx_acme.nginx.source import parse_until_mistake
 
@@ -87,11 +88,9 @@ def _elsewhere(understood: Understood, written: Generation) -> tuple[str, str | 
     if said is None:
         return written.main, f"pid {_NOWHERE}; {given}"
     if said.path == understood.source.main:
-        text = (disk.read(written.main) or b"").decode("utf-8", "surrogateescape")
+        text = to_text(disk.read(written.main) or b"")
         moved = _moved(text, understood.source.files[said.path].text, said)
-        disk.replace(
-            written.trial, moved.encode("utf-8", "surrogateescape"), mode=0o600, durable=False
-        )
+        disk.replace(written.trial, to_bytes(moved), mode=0o600, durable=False)
         return written.trial, None
     return written.main, None
 

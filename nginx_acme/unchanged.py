@@ -18,7 +18,7 @@ from nginx_acme import disk
 from nginx_acme.agent.spawning import spawn
 from nginx_acme.errors import StateError
 from nginx_acme.labels import instance_name, instance_path, start_lock_path
-from nginx_acme.manifest import kept_manifest, kept_served, state_of
+from nginx_acme.manifest import GENERATED, current_manifest, kept_served, state_of
 from nginx_acme.master import find_master
 from nginx_acme.process import become, bindable, conf_path, found_environ, prefix_path
 from nginx_acme.state_path import STATE_PATH_VARIABLE, state_path, state_path_hints
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from nginx_acme.manifest import Manifest
     from nginx_acme.process import Nginx, Signals
 
-_GENERATED = "generated"
-"""The link in the folder of an instance, as `generation` has it, which is too much for this."""
-
 
 def start_again(
     command: CommandLine, nginx: Nginx, environ: Mapping[str, str], signals: Signals, log: Log
@@ -44,8 +41,8 @@ def start_again(
     name = instance_name(main, prefix_path(nginx, command), os.uname().nodename)
     for root in _roots(main, environ):
         folder = instance_path(root, name)
-        generated = f"{folder}/{_GENERATED}/{os.path.basename(main)}"
-        made = kept_manifest(folder)
+        generated = f"{folder}/{GENERATED}/{os.path.basename(main)}"
+        made = current_manifest(folder)
         if (
             made is None
             or not _is_there(generated)
@@ -129,14 +126,9 @@ def _boot() -> str:
 
 def _is_right(made: Manifest, folder: str, context: tuple[str, ...]) -> bool:
     """Whether a start would come to the same, and has to get and to say nothing."""
-    try:
-        generation = os.readlink(f"{folder}/{_GENERATED}")
-    except OSError:
-        return False
     served = kept_served(folder)
     return (
-        made.generation == generation
-        and made.context == context
+        made.context == context
         and not made.left_out
         and find_master(made.pid_file) is None
         and served is not None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from tests.bench.figures import Figure, figure, on_top
 from tests.bench.processes import cpu, seconds
-from tests.bench.sites import Kind
 from tests.bench.turns import in_turn
 
 if TYPE_CHECKING:
@@ -36,9 +35,8 @@ MANY = 10_000
 
 def measure(sites: Sites, options: Options) -> Iterator[Row]:
     """A row for each configuration."""
-    for servers in options.servers:
-        for kind in Kind.each(servers):
-            yield _row(sites.site(kind), options)
+    for site in sites.each(options.servers):
+        yield _row(site, options)
 
 
 def _row(site: Site, options: Options) -> Row:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from tests.bench.figures import Figure, figure, on_top, ratio
 from tests.bench.processes import Took, cpu, run, seconds
-from tests.bench.sites import Kind
 from tests.bench.turns import in_turn
 
 if TYPE_CHECKING:
@@ -56,9 +55,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def measure(sites: Sites, options: Options) -> Iterator[Row]:
     """A row for each configuration."""
-    for servers in options.servers:
-        for kind in Kind.each(servers):
-            yield _row(sites.site(kind), options)
+    for site in sites.each(options.servers):
+        yield _row(site, options)
 
 
 def _row(site: Site, options: Options) -> Row:

@@ -26,7 +26,7 @@ from tests.bench.processes import Server, Took, run
 from tests.servers import LOCALHOST, fetch, free_port, nginx_conf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tests.bench.options import Options
 
@@ -278,6 +278,12 @@ class Sites:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._sites: dict[Kind, Site] = {}
+
+    def each(self, servers: Iterable[int]) -> Iterator[Site]:
+        """Every configuration with so many servers, ready in the moment when it is given."""
+        for number in servers:
+            for kind in Kind.each(number):
+                yield self.site(kind)
 
     def site(self, kind: Kind) -> Site:
         """This one, ready for a warm start."""

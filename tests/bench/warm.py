@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from tests.bench.figures import figure, on_top, ratio
 from tests.bench.processes import cpu, run, seconds
-from tests.bench.sites import Kind
 from tests.bench.turns import in_turn
 
 if TYPE_CHECKING:
@@ -32,9 +31,8 @@ MANY = 1000
 
 def measure(sites: Sites, options: Options) -> Iterator[Row]:
     """A row for each configuration."""
-    for servers in options.servers:
-        for kind in Kind.each(servers):
-            yield _row(sites.site(kind), options)
+    for site in sites.each(options.servers):
+        yield _row(site, options)
 
 
 def _row(site: Site, options: Options) -> Row:
