@@ -76,6 +76,9 @@ ISSUER_RULES = {
 }
 """The directives inside of an `acme_issuer` block."""
 
+WORD = "acme"
+"""In the name of every directive and variable that concerns us: a text without it has none."""
+
 FOREIGN = frozenset(
     {
         "acme_certificate",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import directives, disk
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.kept import Files
 from nginx_acme.labels import family_name, instance_name
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 SHELTER = "unsaved"
 """How folders are called that take the place of a state directory that can't or mustn't be written."""
 _SHORT_HASH = 8
+_WORD = directives.WORD.encode()
 
 
 def is_shelter(root: str) -> bool:
@@ -325,7 +326,7 @@ class _Reading:
     def _read(self, path: str) -> bytes:
         self.seen.note(path)
         content = self.files.read(path)
-        self.ours = self.ours or b"acme" in content
+        self.ours = self.ours or _WORD in content
         return content
 
     def _find(self, pattern: str) -> Sequence[str]:

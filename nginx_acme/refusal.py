@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import generation
-from nginx_acme.directives import RULES, hint
+from nginx_acme.directives import RULES, WORD, hint
 from nginx_acme.errors import ConfigError, NginxRejected, StateError
 from nginx_acme.generate import Layout, generate
 from nginx_acme.nginx.source import UNFINISHED, Source, SourceFile
@@ -76,7 +76,7 @@ def _nothing() -> Plan:
 
 def _ours(source: Source) -> Iterator[Directive]:
     """Our directives that can be taken out; those inside of one go with it."""
-    for directive, ancestors in source.walk():
+    for directive, ancestors in source.walk(WORD):
         ours = directive.name in RULES or is_variable(directive)
         inside = any(outer.name in RULES for outer in ancestors)
         if ours and not inside and directive.end != UNFINISHED:

@@ -27,17 +27,17 @@ indexes into it. Nothing here recurses, so no nesting is too deep.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+import sys
+from bisect import bisect_left, insort
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 OPAQUE = frozenset(
     {
@@ -185,31 +185,39 @@ class Source:
 
     def expand(self, block: Iterable[Directive]) -> Iterator[Directive]:
         """The directives of `block`, with the directives of the files in place of an `include`."""
+        return self._expanded(block, self.files)
+
+    def _expanded(self, block: Iterable[Directive], files: Container[str]) -> Iterator[Directive]:
+        """The same, but of no others than these files."""
         unfinished = [iter(block)]
         while unfinished:
             for directive in unfinished[-1]:
                 include = self._include(directive)
                 if include is not None:
-                    unfinished.append(self._included(include))
+                    unfinished.append(self._included(include, files))
                     break
                 yield directive
             else:
                 unfinished.pop()
 
-    def walk(self) -> Iterator[tuple[Directive, tuple[Directive, ...]]]:
+    def walk(self, word: str = "") -> Iterator[tuple[Directive, tuple[Directive, ...]]]:
         """Every directive after includes, in nginx's order, with its ancestors, outermost first.
 
         A directive of a file that is included twice comes twice. Entries of opaque blocks are no
         directives.
+
+        Args:
+            word: blocks and files that surely don't have it in their text are left out.
         """
+        having = _Having(self, word)
         ancestors: tuple[Directive, ...] = ()
-        unfinished = [self.expand(self.files[self.main].directives)]
+        unfinished = [self._expanded(self.files[self.main].directives, having.files)]
         while unfinished:
             for directive in unfinished[-1]:
                 yield directive, ancestors
-                if directive.block and directive.name not in OPAQUE:
+                if directive.block and directive.name not in OPAQUE and having.block(directive):
                     ancestors = (*ancestors, directive)
-                    unfinished.append(self.expand(directive.block))
+                    unfinished.append(self._expanded(directive.block, having.files))
                     break
             else:
                 unfinished.pop()
@@ -225,8 +233,44 @@ class Source:
             return None
         return self.includes.get((directive.path, directive.start))
 
-    def _included(self, include: Include) -> Iterator[Directive]:
-        return chain.from_iterable(self.files[path].directives for path in include.paths)
+    def _included(self, include: Include, files: Container[str]) -> Iterator[Directive]:
+        return chain.from_iterable(
+            self.files[path].directives for path in include.paths if path in files
+        )
+
+
+class _Having:
+    """Where a word may be found: in which files, themselves or what they include, and blocks.
+
+    To find a text is a hundred times as fast as to go through its directives; of ten thousand
+    servers a few may have the word.
+    """
+
+    def __init__(self, source: Source, word: str) -> None:
+        self._source = source
+        self._word = word
+        self.files = {path for path, file in source.files.items() if word in file.text}
+        self._ways: dict[str, list[int]] = {}
+        """Where each file includes one of those."""
+        found = -1
+        while found != len(self.files):
+            found = len(self.files)
+            for (path, _), include in source.includes.items():
+                if not self.files.isdisjoint(include.paths):
+                    self.files.add(path)
+        for (path, start), include in source.includes.items():
+            if not self.files.isdisjoint(include.paths):
+                insort(self._ways.setdefault(path, []), start)
+
+    def block(self, directive: Directive) -> bool:
+        """Whether the block of a directive may have it."""
+        path, begin, end = directive.path, directive.opens, directive.end
+        end = sys.maxsize if end == UNFINISHED else end
+        if self._source.files[path].text.find(self._word, begin, end) >= 0:
+            return True
+        ways = self._ways.get(path, ())
+        place = bisect_left(ways, begin)
+        return place < len(ways) and ways[place] < end
 
 
 class Unreadable(ConfigError):
@@ -291,7 +335,7 @@ def _parse(text: str, path: str, outer: list[_Open]) -> tuple[Directive, ...]:
             if not words:
                 start = token.start(WORD)
             word = unquote(word) if "\\" in word or word[0] in "\"'" else word
-            words.append(intern(word))  # ten thousand servers say the same few words
+            words.append(sys.intern(word))  # ten thousand servers say the same few words
             continue
         if mark == "}" and len(outer) > 1 and not words:
             block = tuple(directives)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.files import glob_files, read_bytes
-from nginx_acme.nginx.source import OPAQUE, Include, parse, read_source
+from nginx_acme.nginx.source import OPAQUE, Include, Unreadable, parse, read_source
 from tests.nginx.oracle import Argument, ascii_lower
 from tests.nginx.writer import examples
 
@@ -355,12 +355,50 @@ def read(files: Mapping[str, str], main: str = "/etc/nginx/nginx.conf") -> Sourc
     return read_source(main, read_text, match)
 
 
-def tree(source: Source) -> list[str]:
+def tree(source: Source, word: str = "") -> list[str]:
     """All directives after includes: the names of the ancestors and the words."""
     return [
         "/".join((*(a.name for a in ancestors), " ".join((d.name, *d.args))))
-        for d, ancestors in source.walk()
+        for d, ancestors in source.walk(word)
     ]
+
+
+def test_only_what_may_have_a_word_is_walked_through() -> None:
+    """Blocks and files without it are left out, but for those that lead to it."""
+    source = read(
+        {
+            "/etc/nginx/nginx.conf": "http { server { listen 80; } server { include snippet; }"
+            " server { location / { b; acme; } c; } include sites/*; }",
+            "/etc/nginx/snippet": "include further;",
+            "/etc/nginx/further": "d; acme e;",
+            "/etc/nginx/sites/1": "server { f; }",
+            "/etc/nginx/sites/2": "server { g; include snippet; } server { h; }",
+        }
+    )
+    assert tree(source, "acme") == [
+        "http",
+        "http/server",
+        "http/server",
+        "http/server/d",
+        "http/server/acme e",
+        "http/server",
+        "http/server/location /",
+        "http/server/location/b",
+        "http/server/location/acme",
+        "http/server/c",
+        "http/server",
+        "http/server/g",
+        "http/server/d",
+        "http/server/acme e",
+        "http/server",
+    ]
+
+
+def test_a_word_is_found_in_a_block_without_end() -> None:
+    """What a mistake has kept from ending goes on to the end of its file."""
+    with pytest.raises(Unreadable) as refused:
+        read({"/etc/nginx/nginx.conf": "http { server { acme; "})
+    assert [d.name for d, _ in refused.value.source.walk("acme")] == ["http", "server", "acme"]
 
 
 def test_includes_are_relative_to_the_main_file() -> None:
