@@ -71,6 +71,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str], this: str, log: Log) -
         from nginx_acme.start import start
 
         start(launch)
-    from nginx_acme.prepare import test
+    from nginx_acme.configtest import test
 
     return test(launch)

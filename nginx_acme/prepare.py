@@ -1,8 +1,7 @@
-"""What a start prepares once it knows what is missing; and `-t`, the rehearsal of it.
+"""What a start prepares once it knows what is missing.
 
     in_store     place what there is, `nginx -t`, wait for what is missing, switch
     in_shelter   the same where the state directory can't be written; nobody is asked
-    test         the same up to `nginx -t`, in a private folder; nothing is written
 
 Nothing is switched and nobody is asked before nginx itself has accepted the new generation.
 """
@@ -10,32 +9,28 @@ Nothing is switched and nobody is asked before nginx itself has accepted the new
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import generation, remains
 from nginx_acme.beside import start_agent
-from nginx_acme.directives import hint
 from nginx_acme.draft import Proposal, draft, left_to_do, use, write
-from nginx_acme.errors import ConfigError, NginxRejected, StateError
-from nginx_acme.launch import free_addresses, runs, understand, utc_now
+from nginx_acme.errors import StateError
+from nginx_acme.launch import free_addresses, runs, utc_now
 from nginx_acme.loaded import note_loaded, on_disk
 from nginx_acme.noted import note_sources
-from nginx_acme.places import answers, borrow, keep
-from nginx_acme.process import check
+from nginx_acme.places import answers, keep
 from nginx_acme.publish import publish
 from nginx_acme.standing import unfinished
-from nginx_acme.store import Store
 from nginx_acme.taking import placed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from nginx_acme.challenges.http01 import Responder
     from nginx_acme.generation import Generation
-    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.launch import Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
 
@@ -138,49 +133,3 @@ def _get(
         launch.log.error(str(error))
     except Exception as error:  # noqa: BLE001 - no fault of ours in asking keeps nginx from starting
         launch.log.error(f"internal error while asking: {type(error).__name__}: {error}")
-
-
-# -t and -T --------------------------------------------------------------------------------
-
-
-def test(launch: Launch) -> int:
-    """What `nginx -t` says of the generation that a start would make. Writes nothing of ours.
-
-    Raises:
-        NginxAcmeError: a mistake in the configuration; its note is nginx's verdict.
-    """
-    try:
-        return _test(launch)
-    except (ConfigError, NginxRejected) as mistake:
-        mistake.add_note(f"nginx: configuration file {launch.main} test failed")
-        raise
-
-
-def _test(launch: Launch) -> int:
-    understood = understand(launch)
-    if understood is None:
-        launch.become_nginx(launch.command.argv)
-    understood.tell_warnings()
-    with rehearsal(understood) as written:
-        argv = launch.command.for_nginx(written.main, error_log=launch.nowhere)
-        said = check(launch.nginx, argv, written.translate)
-    sys.stdout.buffer.write(written.translate_dump(said.output))
-    sys.stdout.flush()
-    for line in said.lines:
-        launch.log.relay(hint(line))
-    return said.returncode
-
-
-@contextmanager
-def rehearsal(understood: Understood) -> Iterator[Generation]:
-    """The generation that a start would make, in a private folder that is gone afterwards.
-
-    Raises:
-        StateError: there is no such folder.
-    """
-    with understood.launch.scratch() as scratch:
-        rehearsed = understood.at(Store(scratch))
-        home = rehearsed.home
-        places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
-        current = generation.current(understood.home.instance.path)
-        yield write(rehearsed, places, rehearsed.plan.added, like=current)

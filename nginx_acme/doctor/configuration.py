@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nginx_acme.configtest import rehearsal
 from nginx_acme.directives import hint
 from nginx_acme.doctor.finding import Finding, fine, odd, wrong
 from nginx_acme.draft import test
 from nginx_acme.log import level_of
 from nginx_acme.nginx.servers import by_name
 from nginx_acme.plan.certificates import default_key
-from nginx_acme.prepare import rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
