@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme import disk
+from nginx_acme.reload import Opens
+from nginx_acme.store import Store
 from tests.launcher import eventually
 from tests.mounts import CAN_MOUNT, bound
 
@@ -143,6 +146,24 @@ def test_many_hups(make_site: MakeSite) -> None:
     assert ours() <= 2
     assert "[error]" not in site.error_log()
     assert "[emerg]" not in site.error_log()
+
+
+def test_edited_while_nginx_is_waited_for(make_site: MakeSite) -> None:
+    """What is edited after it was read, with a HUP that nobody tells from the first one, is served."""
+    site = make_site()
+    site.configure(saying(site, "first"))
+    started(site)
+    opens = Opens(str(site.conf))
+    with disk.lock(
+        Store(str(site.state)).instance_named(site.instance.name).generation_lock, wait=10
+    ):
+        os.utime(site.conf)  # as an edit with nothing new in it
+        site.reload()
+        eventually(opens.count, "the agent reading")
+        site.configure(saying(site, "second"))
+        site.reload()
+    opens.close()
+    settles(site, "second")
 
 
 # --- three thousand files -----------------------------------------------------------------------
