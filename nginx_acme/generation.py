@@ -24,7 +24,7 @@ turned to another release later goes on working.
 Who opens the main file that nginx was started with is nginx, at a reload: that is how the agent
 knows of one. So we never do, and it is there a second time.
 
-A path is the bytes of the configuration, whatever the locale says (`nginx.files`).
+A path is the bytes of the configuration, whatever the locale says (`encoding`).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
+from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.errors import StateError
 from nginx_acme.generate import OUTSIDE
 from nginx_acme.manifest import GENERATED
@@ -47,8 +48,6 @@ from nginx_acme.mirror import (
     USER_MAIN,
     can_share,
     mirror_of,
-    to_bytes,
-    to_text,
     tree_at,
 )
 
@@ -113,8 +112,7 @@ class Generation:
 
     def translate_dump(self, output: bytes) -> bytes:
         """The same for the output of ``nginx -T``, which has files of any encoding in it."""
-        text = output.decode("utf-8", "surrogateescape")
-        return self.translate(text).encode("utf-8", "surrogateescape")
+        return to_bytes(self.translate(to_text(output)))
 
     def rewritten(self, texts: Mapping[str, str]) -> Generation:
         """The same with other texts in its files, whatever the user's folder has by now.

@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme import disk, sealed
+from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.manifest import is_settled, state
 from nginx_acme.nginx.files import read_with_status, status_of
 
@@ -116,9 +117,9 @@ class Files:
 
 
 def _to_bytes(states: Mapping[str, str], texts: Mapping[str, str]) -> bytes:
-    contents = [_encode(texts[path]) for path in states]
+    contents = [to_bytes(texts[path]) for path in states]
     rows = zip(states, states.values(), (str(len(content)) for content in contents), strict=True)
-    index = _encode("\0".join(map("\0".join, rows)))
+    index = to_bytes("\0".join(map("\0".join, rows)))
     return b"".join((b"%d\n" % len(index), index, *contents))
 
 
@@ -126,13 +127,9 @@ def _from_bytes(data: bytes) -> dict[str, Text]:
     """What `_to_bytes` wrote."""
     begin = data.index(b"\n") + 1
     offset = begin + int(data[:begin])
-    fields = data[begin:offset].decode("utf-8", "surrogateescape").split("\0")
+    fields = to_text(data[begin:offset]).split("\0")
     texts: dict[str, Text] = {}
     for path, seen, length in zip(*(fields[n::_COLUMNS] for n in range(_COLUMNS)), strict=True):
         begin, offset = offset, offset + int(length)
         texts[path] = Text(seen, data[begin:offset])
     return texts
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import zlib
 
+from nginx_acme.encoding import to_bytes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -43,8 +45,8 @@ def instance_name(conf: str, prefix: str, host: str) -> str:
         prefix: nginx's prefix, absolute.
         host: the name of this machine.
     """
-    whole = f"{conf}\0{prefix}\0{host}".encode("utf-8", "surrogateescape")
-    return f"{label_of(conf.rpartition('/')[2])}-{zlib.crc32(whole):0{_DIGEST}x}"
+    whole = f"{conf}\0{prefix}\0{host}"
+    return f"{label_of(conf.rpartition('/')[2])}-{zlib.crc32(to_bytes(whole)):0{_DIGEST}x}"
 
 
 def family_name(conf: str, prefix: str) -> str:

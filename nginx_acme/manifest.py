@@ -31,6 +31,7 @@ import time
 import zlib
 
 from nginx_acme import __version__, disk
+from nginx_acme.encoding import to_bytes, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ _COARSE_TICK = 2 * _SECOND  # FAT's, the coarsest there is
 def state_of(path: str) -> str:
     """The state of a file or folder; one word without one."""
     try:
-        return state(os.stat(_bytes(path)))
+        return state(os.stat(to_bytes(path)))
     except OSError:
         return _ABSENT
 
@@ -116,7 +117,7 @@ class Sources:
 
     def _look(self, path: str) -> str:
         try:
-            status = os.stat(_bytes(path))
+            status = os.stat(to_bytes(path))
         except OSError:
             return _ABSENT
         self.devices.setdefault(status.st_dev, path)
@@ -305,15 +306,10 @@ def _differs(states: Mapping[str, str]) -> bool:
 def _names_in(folder: str) -> str:
     """What tells the names in a folder from others."""
     try:
-        names = sorted(os.listdir(_bytes(folder)))
+        names = sorted(os.listdir(to_bytes(folder)))
     except OSError:
         return _ABSENT
     return f"{len(names)} {zlib.crc32(bytes(1).join(names))}"
-
-
-def _bytes(path: str) -> bytes:
-    """The configuration's own bytes, whatever the locale says (`nginx.files`)."""
-    return path.encode("utf-8", "surrogateescape")
 
 
 # --- on disk --------------------------------------------------------------------------------
@@ -333,7 +329,7 @@ def _keep(path: str, columns: Iterable[Iterable[str]]) -> None:
         start = len(fields)
         fields += ["", *column]
         fields[start] = str(len(fields) - start - 1)
-    text = "\0".join(fields).encode("utf-8", "surrogateescape")
+    text = to_bytes("\0".join(fields))
     disk.replace(path, _header(text) + text, mode=0o600, durable=False)
 
 
@@ -342,7 +338,7 @@ def _kept(path: str) -> list[list[str]]:
     header, line, text = disk.read_own(path).partition(b"\n")
     if header + line != _header(text):
         raise ValueError(path)
-    fields = text.decode("utf-8", "surrogateescape").split("\0")
+    fields = to_text(text).split("\0")
     columns, place = [], 0
     while place < len(fields):
         start = place + 1

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.errors import ConfigError
 from nginx_acme.generate import mirrored
 from nginx_acme.nginx.paths import inside
@@ -260,13 +261,3 @@ def _write(folder: int, name: bytes, text: bytes) -> None:
     descriptor = os.open(name, _NEW_FILE, _FILE_MODE, dir_fd=folder)
     with open(descriptor, "wb") as file:
         file.write(text)
-
-
-def to_bytes(text: str) -> bytes:
-    """A path or a text as it is on disk."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def to_text(path: bytes) -> str:
-    """What `to_bytes` was given."""
-    return path.decode("utf-8", "surrogateescape")

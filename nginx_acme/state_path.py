@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import posixpath
 
+from nginx_acme.encoding import to_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,4 +36,4 @@ def state_path_hints(text: bytes, folder: str) -> Iterator[str]:
         word, end, _ = after.lstrip(_SPACES).partition(b";")
         word = word.rstrip(_SPACES)
         if end and word and after[:1] in _SPACES and not _NOT_BARE & frozenset(word):
-            yield posixpath.join(folder, word.decode("utf-8", "surrogateescape"))
+            yield posixpath.join(folder, to_text(word))

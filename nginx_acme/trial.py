@@ -16,7 +16,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk
-from nginx_acme.mirror import to_bytes, to_text
+from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.nginx.edit import argument_spans
 from nginx_acme.nginx.source import parse_until_mistake
 

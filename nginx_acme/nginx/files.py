@@ -5,7 +5,7 @@ does not sort, reads ``[^a]`` and backslashes differently, and gives ``**`` a me
 glob(3) without flags and in the C locale; so do these rules, and the C library is the oracle of
 the tests.
 
-A path is the bytes of the configuration, whatever the locale says, like the text it comes from.
+A path is the bytes of the configuration, whatever the locale says (`encoding`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING
+
+from nginx_acme.encoding import to_bytes, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +60,7 @@ def read_bytes(path: str) -> bytes:
 
 def read_with_status(path: str) -> tuple[bytes, os.stat_result]:
     """The same, and what the file was when that was begun."""
-    descriptor = os.open(_encode(path), os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(to_bytes(path), os.O_RDONLY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         return os.read(descriptor, status.st_size) if status.st_size else b"", status
@@ -68,7 +70,7 @@ def read_with_status(path: str) -> tuple[bytes, os.stat_result]:
 
 def status_of(path: str) -> os.stat_result:
     """What a file is now."""
-    return os.stat(_encode(path))
+    return os.stat(to_bytes(path))
 
 
 def glob_files(pattern: str, look: Callable[[str], object] | None = None) -> list[str]:
@@ -81,7 +83,7 @@ def glob_files(pattern: str, look: Callable[[str], object] | None = None) -> lis
         pattern: as it is written, absolute.
         look: is told of each folder before it is listed, and of each path before it is tried.
     """
-    *folders, last = _encode(pattern).split(b"/")
+    *folders, last = to_bytes(pattern).split(b"/")
     found = [b""]
     for part in folders:
         found = [
@@ -90,8 +92,8 @@ def glob_files(pattern: str, look: Callable[[str], object] | None = None) -> lis
     found = [folder + name for folder in found for name in _names(folder, last, look)]
     if look is not None and not _WILD.search(last):
         for path in found:
-            look(_decode(path))
-    return [_decode(path) for path in sorted(found) if os.path.lexists(path)]
+            look(to_text(path))
+    return [to_text(path) for path in sorted(found) if os.path.lexists(path)]
 
 
 def _names(folder: bytes, part: bytes, look: Callable[[str], object] | None = None) -> list[bytes]:
@@ -99,7 +101,7 @@ def _names(folder: bytes, part: bytes, look: Callable[[str], object] | None = No
     if not _WILD.search(part):
         return [part]
     if look is not None:
-        look(_decode(folder))
+        look(to_text(folder))
     try:
         names = os.listdir(folder or b".")
     except OSError:
@@ -137,11 +139,3 @@ def _set(member: re.Match[bytes]) -> bytes:
 
 def _hex(byte: bytes) -> bytes:
     return rb"\x%02x" % ord(byte)
-
-
-def _encode(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")
-
-
-def _decode(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")

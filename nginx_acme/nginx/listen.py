@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from nginx_acme.encoding import to_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -97,7 +99,7 @@ def _addresses(url: str, default_port: int) -> list[Address]:
 def _socket(path: str) -> Address:
     if not path:
         raise ValueError("no path in the unix domain socket")
-    if len(path.encode("utf-8", "surrogateescape")) > _SOCKET_PATH_BYTES:
+    if len(to_bytes(path)) > _SOCKET_PATH_BYTES:
         raise ValueError("too long path in the unix domain socket")
     return Address(f"unix:{path}", 0)
 

@@ -20,8 +20,8 @@ at any ``}``, takes a no-break space for a separator, accepts a block without it
 text right after a closing quote, knows no columns, and takes three to four times as long. Now it
 is an oracle of the tests, for what it reads right.
 
-Text is the file's bytes as UTF-8 with `surrogateescape`, so any byte survives; offsets are
-indexes into it. Nothing here recurses, so no nesting is too deep.
+Text is what `encoding` makes of the file's bytes; offsets are indexes into it. Nothing here recurses,
+so no nesting is too deep.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -411,7 +412,7 @@ def _refusal(text: str, path: str, offset: int) -> ConfigError:
     _check_length(text, path, offset, end)
     if end == len(text):
         return _error(_END_IN_DIRECTIVE, text, path, end)
-    return _error(f'unexpected "{_decode(_encode(text[end])[:1])}"', text, path, end)
+    return _error(f'unexpected "{to_text(to_bytes(text[end])[:1])}"', text, path, end)
 
 
 def _check_room(text: str, path: str, before: int, token: re.Match[str]) -> None:
@@ -432,26 +433,18 @@ def _check_comments(text: str, path: str, start: int, end: int) -> None:
 def _check_length(text: str, path: str, start: int, end: int) -> None:
     """Refuse a word if its bytes, and the one at `end` where there is one, don't fit at once."""
     quote = text[start] if text[start] in "\"'" else ""
-    held = _encode(text[start + len(quote) : end])
+    held = to_bytes(text[start + len(quote) : end])
     if len(held) + (end < len(text)) <= _BUFFER:
         return
-    if quote and not _CLOSED.match(quote + _decode(held[:_BUFFER])):
+    if quote and not _CLOSED.match(quote + to_text(held[:_BUFFER])):
         message = f'too long parameter, probably missing terminating "{quote}" character'
     else:
-        message = f'too long parameter "{_decode(held[:10])}..." started'
+        message = f'too long parameter "{to_text(held[:10])}..." started'
     raise _error(message, text, path, start)
 
 
 def _error(message: str, text: str, path: str, offset: int) -> ConfigError:
     return ConfigError(message, path, text.count("\n", 0, offset) + 1)
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
 
 
 def read_source(
@@ -513,7 +506,7 @@ class _Reading:
     def _open(self, path: str, directive: Directive | None) -> SourceFile:
         """Read and parse a file that `directive` includes; None for the main file."""
         try:
-            text = _decode(self._read(path))
+            text = to_text(self._read(path))
         except OSError as error:
             call = "pread" if isinstance(error, IsADirectoryError) else "open"
             message = f'{call}() "{path}" failed ({error.errno}: {error.strerror})'

@@ -9,6 +9,8 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING
 
+from nginx_acme.encoding import to_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -31,7 +33,7 @@ def without_own(paths: Iterable[str]) -> list[str]:
         folder, name = os.path.split(path)
         return name in stores_in(folder) or is_inside(folder)
 
-    return [path for path in paths if not is_own(path.encode("utf-8", "surrogateescape"))]
+    return [path for path in paths if not is_own(to_bytes(path))]
 
 
 def _stores_in(folder: bytes) -> frozenset[bytes]:
