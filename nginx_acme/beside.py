@@ -9,8 +9,8 @@ import json
 from typing import TYPE_CHECKING
 
 from nginx_acme import cgroup, disk
-from nginx_acme.agent.spawning import program, spawn
 from nginx_acme.errors import StateError
+from nginx_acme.spawning import program, spawn
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home
@@ -42,7 +42,7 @@ def start_agent(home: Home, work: Work, starter: int) -> None:
 
 
 def agent_facts(home: Home, work: Work) -> str:
-    """What an agent is started with each time, as `agent.spawning` takes it."""
+    """What an agent is started with each time, as `spawning` takes it."""
     launch = home.launch
     options = launch.command.settings(home.main, prefix=launch.prefix)
     facts = {

@@ -13,9 +13,9 @@ from nginx_acme import generation
 from nginx_acme.directives import hint
 from nginx_acme.draft import write
 from nginx_acme.errors import ConfigError, NginxRejected
+from nginx_acme.judgement import check
 from nginx_acme.launch import understand, utc_now
 from nginx_acme.places import borrow
-from nginx_acme.process import check
 from nginx_acme.store import Store
 
 if TYPE_CHECKING:

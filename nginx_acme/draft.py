@@ -14,17 +14,18 @@ from nginx_acme import disk, generation
 from nginx_acme.directives import hint
 from nginx_acme.errors import NginxRejected
 from nginx_acme.generate import generate
-from nginx_acme.process import Run, check, checked
+from nginx_acme.judgement import check, checked
+from nginx_acme.process import Run
 from nginx_acme.trial import end_trial, trial, would_take_a_password
 from nginx_acme.work import to_json, work_of
 
 if TYPE_CHECKING:
     from nginx_acme.commandline import CommandLine
     from nginx_acme.generation import Generation
+    from nginx_acme.judgement import Check
     from nginx_acme.launch import Home, Launch, Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.places import Places
-    from nginx_acme.process import Check
     from nginx_acme.work import Work
 
 

@@ -19,7 +19,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nginx_acme import directives, disk
+from nginx_acme.binary import conf_path, error_log_path, pid_path, prefix_path, startup_log_path
+from nginx_acme.binding import bindable
 from nginx_acme.errors import ConfigError, StateError
+from nginx_acme.judgement import check
 from nginx_acme.kept import Files
 from nginx_acme.labels import family_name, instance_name
 from nginx_acme.manifest import Sources
@@ -28,17 +31,7 @@ from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.plan import Facts, concerns_us, make_plan
 from nginx_acme.plan.settings import refused_in_state_path
-from nginx_acme.process import (
-    become,
-    bindable,
-    check,
-    conf_path,
-    error_log_path,
-    found_environ,
-    pid_path,
-    prefix_path,
-    startup_log_path,
-)
+from nginx_acme.process import become, found_environ
 from nginx_acme.state_path import state_path, state_path_hints
 from nginx_acme.store import Store
 from nginx_acme.store.own import without_own
@@ -47,14 +40,16 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
     from typing import NoReturn
 
+    from nginx_acme.binary import Nginx
     from nginx_acme.commandline import CommandLine
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
+    from nginx_acme.judgement import Check
     from nginx_acme.log import Log
     from nginx_acme.nginx.listen import Address, Listen
     from nginx_acme.nginx.source import Directive, Source
     from nginx_acme.plan import Plan
-    from nginx_acme.process import Check, Nginx, Signals
+    from nginx_acme.process import Signals
     from nginx_acme.store import Instance
 
 SHELTER = "unsaved"

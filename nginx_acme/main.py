@@ -12,15 +12,8 @@ from __future__ import annotations
 import gc
 
 from nginx_acme import commandline
-from nginx_acme.process import (
-    Run,
-    become,
-    end_on_signals,
-    error_log_path,
-    find_nginx,
-    found_environ,
-    nginx_of,
-)
+from nginx_acme.binary import error_log_path, find_nginx, nginx_of
+from nginx_acme.process import Run, become, end_on_signals, found_environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -145,7 +145,7 @@ class Manifest:
     - `added`: the addresses that were added, as host, port and ipv6only; they must be free;
     - `left_out`: whether others were left out, since they were not;
     - `pid_file`, `error_log`: nginx's;
-    - `agent`: the facts that it is started with (`agent.spawning`); empty where none is wanted;
+    - `agent`: the facts that it is started with (`spawning`); empty where none is wanted;
     - `warnings`: what the operator is told at each start.
     """
 

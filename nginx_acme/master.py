@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from nginx_acme.process import NAMES
+from nginx_acme.binary import NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

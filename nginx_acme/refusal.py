@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
+    from nginx_acme.judgement import Check
     from nginx_acme.nginx.source import Directive, Unreadable
     from nginx_acme.plan import Plan
-    from nginx_acme.process import Check
 
 _NOT_TOLD = (
     'no "ssl_certificate" is defined',

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nginx_acme import disk, generation
+from nginx_acme.binary import pid_path
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, StateError
@@ -20,15 +21,14 @@ from nginx_acme.manifest import current_manifest
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import read_source
-from nginx_acme.process import pid_path
 from nginx_acme.state_path import state_path
 from nginx_acme.store import Store
 from nginx_acme.work import from_json
 
 if TYPE_CHECKING:
+    from nginx_acme.judgement import Check
     from nginx_acme.launch import Launch
     from nginx_acme.master import Master
-    from nginx_acme.process import Check
     from nginx_acme.work import Work
 
 

@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nginx_acme.agent.alarms import LOOK, STARTED, SURELY
-from nginx_acme.agent.spawning import logs_to_stderr
+from nginx_acme.binary import error_log_path
 from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.hangup import take_up
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
-from nginx_acme.process import error_log_path
 from nginx_acme.reload import settled_workers
 from nginx_acme.running import home_of, is_edited, needed_work, running_master
+from nginx_acme.spawning import logs_to_stderr
 
 if TYPE_CHECKING:
     from nginx_acme.launch import Home, Launch

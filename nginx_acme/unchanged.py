@@ -15,22 +15,24 @@ import sys
 import time
 
 from nginx_acme import disk
-from nginx_acme.agent.spawning import spawn
+from nginx_acme.binary import conf_path, prefix_path
 from nginx_acme.errors import StateError
 from nginx_acme.labels import instance_name, instance_path, start_lock_path
 from nginx_acme.manifest import GENERATED, current_manifest, kept_served, state_of
 from nginx_acme.master import find_master
-from nginx_acme.process import become, bindable, conf_path, found_environ, prefix_path
+from nginx_acme.process import become, found_environ
+from nginx_acme.spawning import spawn
 from nginx_acme.state_path import STATE_PATH_VARIABLE, state_path, state_path_hints
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from nginx_acme.binary import Nginx
     from nginx_acme.commandline import CommandLine
     from nginx_acme.log import Log
     from nginx_acme.manifest import Manifest
-    from nginx_acme.process import Nginx, Signals
+    from nginx_acme.process import Signals
 
 
 def start_again(
@@ -56,7 +58,7 @@ def start_again(
         if held is None:
             return
         # The lock is given back by exec, unless it can't be done after all.
-        if not all(bindable(host, port, ipv6only=only) is None for host, port, only in made.added):
+        if made.added and not _are_free(made.added):
             held.release()
             return
         log.add_file(made.error_log)
@@ -114,6 +116,13 @@ def _is_there(generated: str) -> bool:
     except OSError:
         return False
     return status.st_uid == os.geteuid() and status.st_size > 0
+
+
+def _are_free(added: Iterable[tuple[str, int, bool]]) -> bool:
+    """Whether nginx can listen on the addresses that were added."""
+    from nginx_acme.binding import bindable
+
+    return all(bindable(host, port, ipv6only=only) is None for host, port, only in added)
 
 
 def _boot() -> str:

@@ -17,14 +17,15 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from nginx_acme import disk, generation
+from nginx_acme.binary import Nginx
 from nginx_acme.certificate import temporary
 from nginx_acme.directives import hint
 from nginx_acme.errors import ConfigError, NginxRejected
 from nginx_acme.generate import Answer, Layout, generate
+from nginx_acme.judgement import Check, check
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.plan import Facts, make_plan
-from nginx_acme.process import Check, Nginx, check
 from nginx_acme.refusal import refusal
 from tests.nginx.writer import PIECES, examples
 from tests.pieces import Place, configurations

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme.binary import Nginx
 from nginx_acme.directives import hint
+from nginx_acme.judgement import check
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import Unreadable, read_source
-from nginx_acme.process import Nginx, check
 from nginx_acme.refusal import refusal
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
-    from nginx_acme.process import Check
+    from nginx_acme.judgement import Check
     from tests.launcher import Site
 
 OURS = re.compile(

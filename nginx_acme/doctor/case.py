@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nginx_acme.binary import pid_path
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.launch import understand
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import read_bytes
-from nginx_acme.process import pid_path
 from nginx_acme.running import as_started, current_work, find_home
 
 if TYPE_CHECKING:

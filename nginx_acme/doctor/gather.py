@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.account import find_account
 from nginx_acme.acme.presets import caa_identities
+from nginx_acme.binding import bindable
 from nginx_acme.challenges.http01 import CHALLENGE_TYPE, uncovered
 from nginx_acme.doctor.caa import Asker
 from nginx_acme.doctor.certificates import Kept, Sighting
@@ -28,7 +29,6 @@ from nginx_acme.doctor.nginx import Care, Program, Running, unit_of
 from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
 from nginx_acme.launch import is_shelter
 from nginx_acme.master import workers
-from nginx_acme.process import bindable
 from nginx_acme.proof import look
 from nginx_acme.running import as_started, current_work, started_at
 from nginx_acme.sockets import holder, listening
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from nginx_acme.binary import Nginx
     from nginx_acme.doctor.case import Case
     from nginx_acme.launch import Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate, Issuer
-    from nginx_acme.process import Nginx
     from nginx_acme.store import AccountFolder
 
 _SYSTEMD_SECONDS = 5

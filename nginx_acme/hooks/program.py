@@ -24,7 +24,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, cast
 
-from nginx_acme.process import DETACHED_PATH
+from nginx_acme.spawning import DETACHED_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
