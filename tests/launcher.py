@@ -45,6 +45,7 @@ LAUNCHER = (sys.executable, "-I", "-c", _RUN, str(ROOT))
 PATIENCE = 40.0
 """Seconds for anything that is done in one, on a machine that has other things to do."""
 
+_TOLD = re.compile(r"signal 1 \(SIGHUP\) received from (\d+)")
 _REQUEST = re.compile(r" (GET|HEAD|POST) (/\S+?)/? -> calling handler", re.MULTILINE)
 
 
@@ -119,6 +120,12 @@ class Site(NginxServer):
         """HUP, and wait for other workers: from then on the agent has a look at it to take."""
         super().reload(seconds)
 
+    def wake(self) -> None:
+        """Let the agent have a turn, as another process of ours does."""
+        new = self.instance / "new"
+        new.touch()
+        new.rename(self.instance / "wake")
+
     def crash(self) -> None:
         """SIGKILL for the master, as of an out-of-memory killer; its workers follow."""
         workers = self.workers()
@@ -155,6 +162,10 @@ class Site(NginxServer):
     def issued(self, name: str) -> bool:
         """Whether a certificate of pebble's is served for a name, and no temporary one."""
         return "Pebble" in self.shown(name).leaf.issuer.rfc4514_string()
+
+    def own_reloads(self) -> int:
+        """How often ours told nginx to reload, where its error log has notices."""
+        return sum(pid != str(os.getpid()) for pid in _TOLD.findall(self.error_log()))
 
     def output(self) -> str:
         """All that it has written to the terminal, of all starts."""

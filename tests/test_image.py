@@ -112,7 +112,7 @@ def test_stop_during_the_first_wait(image: str, site: Served, conf: Path, silent
 
 def test_restarts(image: str, site: Served, conf: Path, start_pebble: StartPebble) -> None:
     """One that is restarted again and again asks a CA that refuses no more often than it should."""
-    ca = start_pebble(blocked=["site.internal"])
+    ca = start_pebble(blocked=["site.internal"], nonce_reject=0)
     trusting(site, ca, conf)
     with gone_after(Container(*mount(conf), *root_of(conf), image)) as it:
         it.wait()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nginx_acme.master import exists, find_master, workers
-from tests.launcher import LAUNCHER, eventually, issuer
+from tests.launcher import LAUNCHER, children, eventually, issuer
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
@@ -222,6 +222,23 @@ def answers(site: Site, body: bytes) -> bool:
     return False
 
 
+def test_state_path_of_the_environment(make_site: MakeSite, open_path: Path) -> None:
+    """Where the environment says where the state is, as in a container, it says so to the agent."""
+    state = open_path / "state"
+    site = make_site(environ={"NGINX_ACME_STATE_PATH": str(state)})
+    site.runtime = state
+    site.configure(site.block("a.internal", "acme local;"))
+    site.start()
+    site.quiet()
+    site.configure(site.block("a.internal", "acme local;"), site.block("b.internal", "acme local;"))
+    site.hang_up()
+    eventually(lambda: site.shown("b.internal").body == b"b.internal", "the edit")
+    site.quiet()
+    assert set(os.listdir(state / "certificates")) == {"a.internal", "b.internal"}
+    assert not site.state.exists()
+    assert "[warn]" not in site.error_log()
+
+
 def test_brought_back(make_site: MakeSite) -> None:
     """One that was killed is brought back by the next `renew`, and by a reload."""
     site = started(make_site)
@@ -312,22 +329,38 @@ def test_turn_that_fails(make_site: MakeSite, pebble: Pebble) -> None:
     folder.rename(site.state / "elsewhere")
     folder.write_text("in the way")
     assert site.run("-s", "reload").returncode == 1
-    wake(site)
+    site.wake()
     eventually(lambda: "[error]" in site.error_log())
     assert site.quiet() == agent
     assert len(re.findall(r"\[error\].*cannot make the folder", site.error_log())) <= 2
     folder.unlink()
     (site.state / "elsewhere").rename(folder)
-    wake(site)
+    site.wake()
     site.quiet()
     assert site.one_status()["state"] == "valid"
 
 
-def wake(site: Site) -> None:
-    """Let the agent have a turn."""
-    new = site.instance / "new"
-    new.touch()
-    new.rename(site.instance / "wake")
+def test_first_turn_that_fails(make_site: MakeSite) -> None:
+    """When it is had again, an edit since then waits for its HUP as after any other."""
+    site = started(make_site)
+    site.stop()
+    noted = site.instance / "workers.json"
+    noted.unlink()
+    noted.mkdir()
+    site.start()
+    eventually(lambda: re.search(rf"\[error\].*{noted}", site.error_log()), "the failed turn")
+    (agent,) = site.agents()
+    eventually(lambda: not children(agent), "its end")
+    noted.rmdir()
+    site.configure(site.block("a.internal b.internal", "acme local;"))
+    published = site.state / "public" / "instances" / site.instance.name / "status.json"
+    before = published.stat().st_mtime_ns
+    site.wake()
+    eventually(lambda: published.stat().st_mtime_ns != before, "the next turn")
+    eventually(lambda: not children(agent), "its end")
+    assert answers(site, b"a.internal")
+    site.hang_up()
+    eventually(partial(answers, site, b"a.internal b.internal"), "the edit")
 
 
 def test_for_nobody(make_site: MakeSite) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import resource
 import subprocess
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,8 @@ from tests.launcher import PATIENCE, eventually
 from tests.servers import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.launcher import Site
 
@@ -151,6 +155,53 @@ def test_hup_beside_a_renewal(make_site: MakeSite) -> None:
     eventually(lambda: body(site) == b"new a.internal")
 
 
+@contextmanager
+def uploads(folder: Path) -> Iterator[None]:
+    """Files that come to a folder, each in the place of the one before, faster than nginx reads."""
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        for number in itertools.count():
+            file = folder / f"upload{number}"
+            file.touch()
+            done = over.wait(0.005)
+            file.unlink()
+            if done:
+                return
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_uploads(make_site: MakeSite) -> None:
+    """What comes and goes beside the main file is no edit, and an edit is one reload of ours, or two."""
+    site = make_site()
+
+    def configure(answer: str) -> None:
+        server = site.block("a.internal", LOCAL).replace('return 200 "', f'return 200 "{answer} ')
+        site.configure(server, main="error_log logs/error.log notice;")
+
+    def takes_up(answer: str) -> None:
+        configure(answer)
+        site.hang_up()
+        eventually(lambda: body(site) == f"{answer} a.internal".encode())
+        site.quiet()
+
+    configure("first")
+    with uploads(site.folder):
+        site.start()
+        site.quiet()
+        assert site.own_reloads() == 0
+        takes_up("second")
+        takes_up("third")
+    assert 2 <= site.own_reloads() <= 4
+
+
 def test_refused_by_the_running_generation(make_site: MakeSite) -> None:
     """An edit that puts right what nginx would refuse now is taken up with a plain HUP."""
     site = started(make_site)
@@ -236,7 +287,22 @@ def test_look_that_could_not_be_taken(make_site: MakeSite) -> None:
     site.quiet()
     assert body(site) == b"a.internal"
     resource.prlimit(agent, resource.RLIMIT_NOFILE, limits)
-    new = site.instance / "new"
-    new.touch()
-    new.rename(site.instance / "wake")
+    site.wake()
+    eventually(lambda: body(site) == b"new a.internal")
+
+
+def test_look_that_was_cut_short(make_site: MakeSite) -> None:
+    """Nor where a look has seen that it came, and then failed: nothing tells of it any more."""
+    site = started(make_site)
+    agent = site.quiet()
+    limits = resource.prlimit(agent, resource.RLIMIT_FSIZE)
+    resource.prlimit(agent, resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    text = site.conf.read_text().replace('return 200 "', 'return 200 "new ')
+    site.conf.write_text(text + "# long\n" * 10000)
+    site.hang_up()
+    eventually(lambda: "File too large" in site.error_log(), "the failed look")
+    site.quiet()
+    assert body(site) == b"a.internal"
+    resource.prlimit(agent, resource.RLIMIT_FSIZE, limits)
+    site.wake()
     eventually(lambda: body(site) == b"new a.internal")
