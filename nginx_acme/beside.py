@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from nginx_acme import cgroup, disk
+from nginx_acme import cgroup, locks
 from nginx_acme.errors import StateError
 from nginx_acme.spawning import program, spawn
 
@@ -66,7 +66,7 @@ def wake_agent(home: Home, work: Work, nginx: int, *, look: bool) -> None:
         nginx: its pid.
         look: the user's files may say something else by now, and nginx may have been told so.
     """
-    if disk.held_by(home.instance.agent_lock) is None:
+    if locks.held_by(home.instance.agent_lock) is None:
         start_agent(home, work, nginx)
         return
     try:

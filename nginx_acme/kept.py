@@ -19,7 +19,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from nginx_acme import disk, sealed
+from nginx_acme import sealed, volumes
 from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.manifest import is_settled, state
 from nginx_acme.nginx.files import read_with_status, status_of
@@ -102,7 +102,7 @@ class Files:
             folder: of the instance.
             texts: what came of what was read, by path.
         """
-        remote = {n for n, path in self._devices.items() if not disk.is_local(path)}
+        remote = {n for n, path in self._devices.items() if not volumes.is_local(path)}
         states = {
             path: seen
             for path, seen in self._states.items()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from nginx_acme import directives, disk
+from nginx_acme import directives, disk, volumes
 from nginx_acme.binary import conf_path, error_log_path, pid_path, prefix_path, startup_log_path
 from nginx_acme.binding import bindable
 from nginx_acme.errors import ConfigError, StateError
@@ -104,7 +104,7 @@ class Launch:
         Raises:
             StateError: it can't be made.
         """
-        parent = self.environ.get("TMPDIR") or disk.temporary_folder()
+        parent = self.environ.get("TMPDIR") or volumes.temporary_folder()
         folder = disk.new_folder(parent, 0o700)
         self.signals.before_end(lambda: shutil.rmtree(folder, ignore_errors=True))
         try:
@@ -225,10 +225,10 @@ class Understood:
     def ephemeral(self) -> str | None:
         """A warning, where the state directory is no place to keep anything; None where it is."""
         root = self.home.store.root
-        if not disk.is_ephemeral(root):
+        if not volumes.is_ephemeral(root):
             return None
         return (
-            f'the state directory "{root}" goes away with its {disk.file_system(root)}; put it on'
+            f'the state directory "{root}" goes away with its {volumes.file_system(root)}; put it on'
             f" a volume (-v nginx-acme:{root}), or every new container asks the CA again"
         )
 
@@ -257,7 +257,7 @@ class Understood:
             StateError: no such folder can be written.
         """
         digest = hashlib.sha256(os.fsencode(self.home.state.root)).hexdigest()[:_SHORT_HASH]
-        root = f"{disk.private_folder(self.launch.environ)}/{SHELTER}-{digest}"
+        root = f"{volumes.private_folder(self.launch.environ)}/{SHELTER}-{digest}"
         return replace(self, home=self.home.sheltered_at(root))
 
 

@@ -32,7 +32,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from nginx_acme import disk
+from nginx_acme import disk, locks
 from nginx_acme.certificate import (
     PrivateKey,
     add_server_extensions,
@@ -109,7 +109,7 @@ class LocalAuthority:
             StateError: it can't be written.
         """
         disk.make_folder(folder, 0o700)
-        with disk.lock(os.path.join(folder, "lock"), wait=_LOCK_WAIT):
+        with locks.lock(os.path.join(folder, "lock"), wait=_LOCK_WAIT):
             root = _root(folder, names, now)
             return cls(folder, root.certificate, _intermediate(folder, root, now))
 

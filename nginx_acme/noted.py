@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import disk, volumes
 from nginx_acme.beside import agent_facts
 from nginx_acme.errors import StateError
 from nginx_acme.manifest import Manifest, keep_manifest
@@ -38,7 +38,7 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
     home = understood.home
     for path in _more_sources(understood):
         understood.seen.note_more(path)
-    if not all(map(disk.is_local, understood.seen.devices.values())):
+    if not all(map(volumes.is_local, understood.seen.devices.values())):
         understood.seen.settled = False
     manifest = Manifest(
         generation=os.readlink(home.instance.generated),

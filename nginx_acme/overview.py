@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.draft import left_to_do
 from nginx_acme.launch import understand
 from nginx_acme.log import printable
@@ -46,7 +46,7 @@ def gather(home: Home, now: datetime) -> Overview:
         instance=home.name,
         state=home.state.root,
         nginx_pid=master.pid if master else None,
-        agent_pid=disk.held_by(home.instance.agent_lock),
+        agent_pid=locks.held_by(home.instance.agent_lock),
         last_look=home.instance.last_look(),
         rows=tuple(
             _row(one, about(one, proofs), now, silent=silent is not None)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.account import find_account
 from nginx_acme.answering import answer_also, answer_as, answer_instead
 from nginx_acme.challenges.http01 import Responder
@@ -239,7 +239,7 @@ def in_place_of_nginx(home: Home, work: Work) -> Iterator[Responder]:
     Raises:
         NginxAcmeError: it is being started, or another program is where it would listen.
     """
-    held = disk.try_lock(home.instance.start_lock)
+    held = locks.try_lock(home.instance.start_lock)
     if held is None:
         raise NginxAcmeError("nginx is being started; what is due is got when it runs")
     with held:

@@ -13,7 +13,7 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.errors import NginxAcmeError, StateError
 from nginx_acme.launch import free_addresses, runs, understand, utc_now
 from nginx_acme.process import found_environ
@@ -94,10 +94,10 @@ def _is_made_elsewhere(understood: Understood) -> bool:
     lock is nobody's to release: exec does.
     """
     instance, seconds = understood.home.instance, understood.plan.settings.start_wait
-    if disk.try_lock(instance.start_lock) is not None:
+    if locks.try_lock(instance.start_lock) is not None:
         return False
     try:
-        disk.lock(instance.start_lock, wait=seconds + OTHER_START)
+        locks.lock(instance.start_lock, wait=seconds + OTHER_START)
     except StateError as busy:
         understood.launch.log.warn(f"{busy}, which starts nginx, too; it is not waited for")
     end = time.monotonic() + OTHER_NGINX

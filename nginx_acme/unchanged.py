@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.binary import conf_path, prefix_path
 from nginx_acme.errors import StateError
 from nginx_acme.labels import instance_name, instance_path, start_lock_path
@@ -52,7 +52,7 @@ def start_again(
         ):
             continue
         try:
-            held = disk.try_lock(start_lock_path(root, name))
+            held = locks.try_lock(start_lock_path(root, name))
         except StateError:
             return
         if held is None:

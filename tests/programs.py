@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.servers import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import asyncio, os, signal, time; "
 _IMPORT = "from nginx_acme.{} import *; "
@@ -32,3 +33,14 @@ def answers(
 def signals_of(status: bytes) -> list[bytes]:
     """The lines of /proc/PID/status that tell what its signals do."""
     return [line for line in status.split(b"\n") if line.startswith((b"SigI", b"SigB", b"SigC"))]
+
+
+@contextmanager
+def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that runs `program`; killed at the end."""
+    command = [sys.executable, "-c", program, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -16,10 +16,11 @@ import pytest
 from nginx_acme import disk
 from nginx_acme.errors import StateError
 from tests.mounts import CAN_MOUNT, in_memory
+from tests.programs import running
 from tests.servers import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 OLD = b"old" * 50_000
 NEW = b"new" * 50_000
@@ -43,17 +44,6 @@ def umask(value: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-@contextmanager
-def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that runs `program`; killed at the end."""
-    command = [sys.executable, "-c", program, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -280,205 +270,15 @@ def test_sync_folder(tmp_path: Path) -> None:
         disk.sync_folder(str(tmp_path / "missing"))
 
 
-# Locks
-
-HOLDS = """
-import sys
-from nginx_acme import disk
-with disk.lock(sys.argv[1], wait=5):
-    print("held", flush=True)
-    sys.stdin.read(1)
-print("released", flush=True)
-sys.stdin.read(1)
-"""
-
-
-@contextmanager
-def held_elsewhere(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that holds a lock until a byte comes on its standard input."""
-    with running(HOLDS, str(path)) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        yield process
-
-
-def test_one_process_at_a_time(tmp_path: Path) -> None:
-    """What another process holds can't be had; the message says which process, and since when."""
-    path = tmp_path / "lock"
-    with held_elsewhere(path) as process:
-        assert disk.try_lock(str(path)) is None
-        with pytest.raises(
-            StateError, match=rf"process {process.pid} on .* since \d{{4}}-"
-        ) as caught:
-            disk.lock(str(path), wait=0.1)
-    assert caught.value.path == str(path)
-
-
-def test_a_shared_lock(tmp_path: Path) -> None:
-    """Any number may share it; they and who wants it alone keep each other out."""
-    path = str(tmp_path / "lock")
-    with disk.lock(path, wait=0, shared=True), disk.lock(path, wait=0, shared=True):
-        assert disk.try_lock(path) is None
-    with disk.lock(path, wait=0):
-        assert disk.try_lock(path, shared=True) is None
-
-
-def test_one_task_at_a_time(tmp_path: Path) -> None:
-    """Several certificates are worked on in one process, so a lock counts inside of it, too."""
-    path = str(tmp_path / "lock")
-    with disk.lock(path, wait=0):
-        assert disk.try_lock(path) is None
-    again = disk.try_lock(path)
-    assert again is not None
-    again.release()
-
-
-def test_the_wait_ends_when_the_lock_is_free(tmp_path: Path) -> None:
-    """A waiting process gets the lock when the other gives it back."""
-    path = tmp_path / "lock"
-    with held_elsewhere(path) as process, running(HOLDS, str(path)) as waiting:
-        assert process.stdin is not None
-        assert waiting.stdout is not None
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        assert waiting.stdout.readline() == b"held\n"
-        assert disk.holder(str(path)).startswith(f"process {waiting.pid} ")
-
-
-def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    """No lock is left by a killed process, however its file looks."""
-    path = tmp_path / "lock"
-    with held_elsewhere(path) as process:
-        process.kill()
-        process.wait()
-        disk.lock(str(path), wait=5).release()
-
-
-def test_who_holds_a_lock_is_known_without_trying_it(tmp_path: Path) -> None:
-    """Its pid as long as it does; nobody before and after, also if a process has that pid still."""
-    path = str(tmp_path / "lock")
-    assert disk.held_by(path) is None
-    with held_elsewhere(Path(path)) as other:
-        assert disk.held_by(path) == other.pid
-        assert disk.try_lock(path) is None
-    assert disk.held_by(path) is None
-    with disk.lock(path, wait=0):
-        assert disk.held_by(path) == os.getpid()
-    assert disk.held_by(path) is None
-
-
-def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
-    """A child that a process forked while it held the lock doesn't hold it afterwards."""
-    path = str(tmp_path / "lock")
-    reading, writing = os.pipe()
-    held = disk.lock(path, wait=0)
-    child = os.fork()
-    if child == 0:
-        os.close(writing)
-        os.read(reading, 1)
-        os._exit(0)
-    try:
-        held.release()
-        again = disk.try_lock(path)
-        assert again is not None
-        again.release()
-    finally:
-        os.close(reading)
-        os.close(writing)
-        os.waitpid(child, 0)
-
-
-def test_a_lock_file_that_was_removed_is_no_lock(tmp_path: Path) -> None:
-    """Whoever locks after the file was removed locks a new file, and that one excludes others."""
-    path = tmp_path / "lock"
-    with disk.lock(str(path), wait=0) as first:
-        assert first.lasts()
-        path.unlink()
-        assert not first.lasts()
-        second = disk.try_lock(str(path))
-        assert second is not None
-        assert disk.try_lock(str(path)) is None
-        second.release()
-
-
-def test_a_lock_of_a_removed_folder(tmp_path: Path) -> None:
-    """Nor is one whose folder was removed, or is something else by now."""
-    folder = tmp_path / "locks"
-    folder.mkdir()
-    with disk.lock(str(folder / "lock"), wait=0) as held:
-        folder.rename(tmp_path / "elsewhere")
-        assert not held.lasts()
-        folder.write_text("")
-        assert not held.lasts()
-        folder.unlink()
-        (tmp_path / "elsewhere").rename(folder)
-        assert held.lasts()
-    assert not held.lasts()
-
-
-REMOVES = """
-import os, sys
-from nginx_acme import disk
-path = sys.argv[1]
-inside = path + ".inside"
-for _ in range(500):
-    while not (held := disk.try_lock(path)):
-        pass
-    with held:
-        os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
-        os.unlink(inside)
-        os.unlink(path)
-"""
-
-
-def test_locks_that_are_removed_under_those_who_wait(tmp_path: Path) -> None:
-    """However often the file is removed, no two processes hold the lock at once."""
-    path = str(tmp_path / "lock")
-    with running(REMOVES, path) as one, running(REMOVES, path) as other:
-        assert (one.wait(30), other.wait(30)) == (0, 0)
-
-
-def test_releasing_twice_is_harmless(tmp_path: Path) -> None:
-    """The second time does nothing, even when the descriptor's number is in use again."""
-    held = disk.lock(str(tmp_path / "lock"), wait=0)
-    held.release()
-    with open(tmp_path / "other", "wb") as other:
-        held.release()
-        other.write(b"still open")
-    assert (tmp_path / "other").read_bytes() == b"still open"
-
-
-@CAN_MOUNT
-def test_a_lock_on_a_full_disk(small_disk: Path) -> None:
-    """The lock holds although its holder can't be written down."""
-    path = str(small_disk / "lock")
-    disk.lock(path, wait=0).release()
-    os.truncate(path, 0)
-    room = os.statvfs(small_disk)
-    (small_disk / "rest").write_bytes(bytes(room.f_bavail * room.f_bsize))
-    with disk.lock(path, wait=0):
-        assert disk.try_lock(path) is None
-        assert disk.holder(path) == "another process"
-
-
-def test_a_lock_in_a_folder_that_is_missing(tmp_path: Path) -> None:
-    """The message names the lock and the reason."""
-    with pytest.raises(StateError, match=r"cannot lock .*missing/lock.*No such file"):
-        disk.try_lock(str(tmp_path / "missing" / "lock"))
-
-
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    """Locks held, refused and given back, files written and probed: nothing stays open."""
+    """Files written, folders probed: nothing stays open."""
     before = os.listdir("/proc/self/fd")
-    path = str(tmp_path / "lock")
-    with disk.lock(path, wait=0):
-        assert disk.try_lock(path) is None
     disk.replace(str(tmp_path / "file"), NEW, mode=0o600, durable=True)
     disk.probe_writable(str(tmp_path))
     assert os.listdir("/proc/self/fd") == before
 
 
-# Where
+# Whether it can be written
 
 
 def test_probe_leaves_nothing(tmp_path: Path) -> None:
@@ -509,102 +309,6 @@ def test_probe_of_what_cannot_be_written(folder: str, reason: str) -> None:
     with pytest.raises(StateError, match=reason) as caught:
         disk.probe_writable(folder)
     assert caught.value.path == folder
-
-
-MOUNTS = r"""
-27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
-28 27 0:24 / /var/lib/docker/x rw shared:1 master:2 - overlay overlay rw,lowerdir=/a
-29 27 0:25 / /with\040space rw - tmpfs tmpfs rw
-30 27 0:26 / /twice rw - ext4 /dev/vdb rw
-31 30 0:27 / /twice rw - xfs /dev/vdc rw
-32 27 0:28 / /fuse rw - fuse.sshfs host:/ rw
-a line that is none
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        pytest.param("/", "ext4", id="root"),
-        pytest.param("/etc/nginx", "ext4", id="below root"),
-        pytest.param("/var/lib/docker/x", "overlay", id="the mount point itself"),
-        pytest.param("/var/lib/docker/x/acme", "overlay", id="below a mount point"),
-        pytest.param("/var/lib/docker/xyz", "ext4", id="a name that only begins like one"),
-        pytest.param("/with space/acme", "tmpfs", id="escaped mount point"),
-        pytest.param("/twice/acme", "xfs", id="the one mounted on top"),
-        pytest.param("/fuse", "fuse.sshfs", id="a type with a dot"),
-    ],
-)
-def test_type_of(path: str, expected: str) -> None:
-    """The file system of a path is that of the longest mount point above it, the last of equals."""
-    assert disk._type_of(path, MOUNTS) == expected
-
-
-def test_type_of_without_proc() -> None:
-    """Nothing known is nothing said."""
-    assert disk._type_of("/etc", "") == ""
-
-
-@CAN_MOUNT
-def test_a_small_disk_is_ephemeral(small_disk: Path) -> None:
-    """A tmpfs is, also for a folder that is not made yet, and through a link; / need not be."""
-    link = small_disk.parent / "link"
-    link.symlink_to(small_disk)
-    assert disk.file_system(str(small_disk)) == "tmpfs"
-    assert disk.is_ephemeral(str(link / "state" / "not yet made"))
-    assert disk.file_system("/proc/self") == "proc"
-    assert not disk.is_ephemeral("/proc/self")
-
-
-def test_systemd_runtime_directory_comes_first(tmp_path: Path) -> None:
-    """$RUNTIME_DIRECTORY may name several; the first is taken and made where it is missing."""
-    folder = tmp_path / "run"
-    environ = {"RUNTIME_DIRECTORY": f"{folder}:/other", "TMPDIR": str(tmp_path)}
-    assert disk.private_folder(environ) == str(folder)
-    assert mode_of(folder) == 0o711
-
-
-def test_the_order_of_private_folders() -> None:
-    """The design's order; a relative $RUNTIME_DIRECTORY is none."""
-    own = f"nginx-acme-{os.geteuid()}"
-    environ = {"RUNTIME_DIRECTORY": "relative", "TMPDIR": "/other"}
-    expected = ["/run/nginx-acme", f"/dev/shm/{own}", f"/other/{own}"]  # noqa: S108
-    assert list(disk._private_candidates(environ)) == expected
-
-
-def _of_somebody_else(path: Path) -> None:
-    if os.geteuid():
-        pytest.skip("giving a folder away needs root")
-    path.mkdir(mode=0o700)
-    os.chown(path, 12345, 12345)
-
-
-def _a_link(path: Path) -> None:
-    (path.parent / "target").mkdir(mode=0o700)
-    path.symlink_to(path.parent / "target")
-
-
-def _open_for_all(path: Path) -> None:
-    path.mkdir()
-    path.chmod(0o777)
-
-
-@pytest.mark.parametrize(
-    "prepare",
-    [
-        pytest.param(_of_somebody_else, id="of somebody else"),
-        pytest.param(_a_link, id="a link"),
-        pytest.param(_open_for_all, id="open for all"),
-        pytest.param(Path.touch, id="a file"),
-    ],
-)
-def test_a_prepared_trap_is_not_used(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
-    """The name can be guessed, so what somebody else put there doesn't count."""
-    path = tmp_path / "nginx-acme-0"
-    prepare(path)
-    assert not disk._is_usable(str(path))
-    if path.is_dir():
-        assert names_in(path) == []
 
 
 COSTLY = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.certificate import temporary
 from tests.launcher import children, eventually, issuer, requests
 from tests.servers import free_port
@@ -132,7 +132,7 @@ def test_killed_in_another_container(make_site: MakeSite, silent: Silent) -> Non
     site.launch(*on_host("gone"))
     eventually(lambda: silent.connections)
     site.server.stop(signal.SIGKILL)
-    with disk.lock(f"{site.state}/locks/start-{site.instance.name}.lock", wait=10):
+    with locks.lock(f"{site.state}/locks/start-{site.instance.name}.lock", wait=10):
         asked = len(silent.connections)
         site.launch(*on_host("second"))
         eventually(lambda: len(silent.connections) > asked)

@@ -9,7 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.remains import AGE, MOST
 from tests.launcher import eventually
 
@@ -111,7 +111,7 @@ def test_of_what_may_live(make_site: MakeSite) -> None:
         aged(site, name, OLD)
     before = there(site)
     assert {young, looked, other} < before
-    held = [disk.lock(str(path), wait=0) for path in paths]
+    held = [locks.lock(str(path), wait=0) for path in paths]
     try:
         start_anew(site)
         assert there(site) == before

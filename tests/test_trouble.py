@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nginx_acme import disk
+from nginx_acme import volumes
 from tests.launcher import eventually, requests
 from tests.mounts import CAN_MOUNT, bound
 from tests.servers import LOCALHOST, fetch_plain, free_port
@@ -116,7 +116,7 @@ def test_newer_layout(make_site: MakeSite, pebble: Pebble, open_path: Path) -> N
     assert sorted(map(str, site.state.rglob("*"))) == before
 
 
-@pytest.mark.skipif(not disk.is_ephemeral("/dev/shm"), reason="/dev/shm is no tmpfs here")  # noqa: S108
+@pytest.mark.skipif(not volumes.is_ephemeral("/dev/shm"), reason="/dev/shm is no tmpfs here")  # noqa: S108
 def test_ephemeral(make_site: MakeSite) -> None:
     """A state directory that goes away with the machine or container is warned of at each start."""
     site = make_site()

@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.agent import linux
 from nginx_acme.agent.alarms import DUE, LOOK, REASONS, STARTED, SURELY, Alarms
 from nginx_acme.errors import NginxAcmeError, StateError
@@ -136,7 +136,7 @@ class Agent:
             self._forget()
         end = time.monotonic() + LOCK_WAIT
         while master is not None and time.monotonic() < end:
-            held = disk.try_lock(self._lock)
+            held = locks.try_lock(self._lock)
             if held is not None:
                 with held:
                     self._stay(master, held)
@@ -144,7 +144,7 @@ class Agent:
             time.sleep(_POLL)
             master = self._master()
 
-    def _stay(self, master: Master, held: disk.Lock) -> None:
+    def _stay(self, master: Master, held: locks.Lock) -> None:
         """Turn by turn, until nginx has ended, or the state directory is removed.
 
         A HUP doesn't wait for certificates: a turn of either kind may be under way.

@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.agent.alarms import REASONS
 from nginx_acme.beside import start_agent
 from nginx_acme.commands import parser_for
@@ -94,7 +94,7 @@ def _bring_back_agent(home: Home) -> None:
     work, master = needed_work(home), running_master(home)
     if master is None or not work.agent:
         return
-    if disk.held_by(home.instance.agent_lock) is None:
+    if locks.held_by(home.instance.agent_lock) is None:
         home.launch.log.notice("the agent was gone, it is started again")
         home.instance.note_workers(
             settled_workers(master.pid)

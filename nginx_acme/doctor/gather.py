@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import disk, locks, volumes
 from nginx_acme.account import find_account
 from nginx_acme.acme.presets import caa_identities
 from nginx_acme.binding import bindable
@@ -91,7 +91,7 @@ def care(case: Case) -> Care:
     unit = unit_of(_text(f"/proc/{master.pid}/cgroup")) if master is not None else None
     return Care(
         wanted=work is None or work.agent,
-        alive=disk.held_by(case.home.instance.agent_lock) is not None,
+        alive=locks.held_by(case.home.instance.agent_lock) is not None,
         timer=_systemd("is-active", _TIMER) == "active",
         unit=unit,
         memory=_systemd("show", "--property=OOMPolicy", "--value", unit) if unit else None,
@@ -190,8 +190,8 @@ def state(case: Case) -> State:
         mine=mine,
         newer=newer,
         unwritable=_unwritable(store.root, there) if mine and not newer else None,
-        file_system=disk.file_system(store.root),
-        ephemeral=disk.is_ephemeral(store.root),
+        file_system=volumes.file_system(store.root),
+        ephemeral=volumes.is_ephemeral(store.root),
         free_bytes=free.f_bavail * free.f_frsize,
         free_files=free.f_favail if free.f_files else None,
         way=list(_folders(f"{store.root}/public/challenges")),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.challenges.http01 import Armed, Responder
 from nginx_acme.doctor import caa, gather
 from nginx_acme.doctor.finding import Finding, odd, wrong
@@ -92,7 +92,7 @@ def _keep_clear(case: Case, stack: ExitStack) -> str | None:
         if case.ours is not None:
             stack.enter_context(case.home.store.lock_probes())
         elif os.path.isdir(os.path.dirname(instance.start_lock)):
-            held = disk.try_lock(instance.start_lock)
+            held = locks.try_lock(instance.start_lock)
             if held is None:
                 return "nginx is being started"
             stack.enter_context(held)

@@ -16,7 +16,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.hooks.due import calls, heard, next_look, settled
 from nginx_acme.hooks.told import from_fields, to_fields
 from nginx_acme.hooks.words import document, variables
@@ -48,7 +48,7 @@ def tell(hooks: Sequence[Hook], home: Home, log: Log, runner: Runner) -> datetim
     instance = home.instance
     if not hooks:
         return None
-    held = disk.try_lock(instance.hooks_lock)
+    held = locks.try_lock(instance.hooks_lock)
     if held is None:
         return utc_now() + BUSY
     with held:

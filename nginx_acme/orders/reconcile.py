@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from nginx_acme.disk import Lock
+    from nginx_acme.locks import Lock
     from nginx_acme.orders.ports import Ports
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.standing import Standing

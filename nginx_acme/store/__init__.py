@@ -30,7 +30,7 @@ import os
 from glob import glob
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import disk, locks
 from nginx_acme.errors import StateError
 from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.labels import (
@@ -157,7 +157,7 @@ class Store:
             for folder in glob(pattern, root_dir=self.root) if pattern else [""]:
                 disk.sweep(self._path(folder))
         armed = self._armed()
-        held = disk.try_lock(self._challenges_lock) if armed else None
+        held = locks.try_lock(self._challenges_lock) if armed else None
         if held is None:
             return
         with held:
@@ -326,20 +326,20 @@ class Store:
 
     # Locks; who needs two takes them in this order
 
-    def lock_challenges(self, *, wait: float = _LOCK_WAIT) -> disk.Lock:
+    def lock_challenges(self, *, wait: float = _LOCK_WAIT) -> locks.Lock:
         """Have a share in the lock of all challenges, as long as some of ours may be open.
 
         Whoever opens the store meanwhile takes none of them for what a killed process left, and no
         account gets another key.
         """
         self._access.demand()
-        return disk.lock(self._challenges_lock, wait=wait, shared=True)
+        return locks.lock(self._challenges_lock, wait=wait, shared=True)
 
-    def lock_probes(self) -> disk.Lock:
+    def lock_probes(self) -> locks.Lock:
         """The same for a query that arms no more than a probe: it opens nothing for writing."""
-        return disk.lock(self._challenges_lock, wait=_LOCK_WAIT, shared=True)
+        return locks.lock(self._challenges_lock, wait=_LOCK_WAIT, shared=True)
 
-    def lock_accounts_alone(self) -> disk.Lock:
+    def lock_accounts_alone(self) -> locks.Lock:
         """Keep everybody off who asks a CA for certificates, as long as an account is changed.
 
         Raises:
@@ -348,12 +348,14 @@ class Store:
         self._access.demand()
         path = self._challenges_lock
         try:
-            return disk.lock(path, wait=_LOCK_WAIT)
+            return locks.lock(path, wait=_LOCK_WAIT)
         except StateError as busy:
-            words = f"certificates are asked for by {disk.holder(path)}, no account is changed now"
+            words = f"certificates are asked for by {locks.holder(path)}, no account is changed now"
             raise StateError(words, path) from busy
 
-    def lock_certificate(self, folder: CertificateFolder, *, wait: float = _LOCK_WAIT) -> disk.Lock:
+    def lock_certificate(
+        self, folder: CertificateFolder, *, wait: float = _LOCK_WAIT
+    ) -> locks.Lock:
         """Take the lock of a certificate, as long as its order is worked on.
 
         What is noted is read again, so that the work is not done twice.
@@ -362,22 +364,22 @@ class Store:
             StateError: somebody else has it for longer than `wait` seconds; the message says who.
         """
         self._access.demand()
-        return _refreshed(folder, disk.lock(self._certificate_lock(folder), wait=wait))
+        return _refreshed(folder, locks.lock(self._certificate_lock(folder), wait=wait))
 
-    def try_lock_certificate(self, folder: CertificateFolder) -> disk.Lock | None:
+    def try_lock_certificate(self, folder: CertificateFolder) -> locks.Lock | None:
         """The same without waiting, for an event loop; None where somebody else has it."""
         self._access.demand()
-        held = disk.try_lock(self._certificate_lock(folder))
+        held = locks.try_lock(self._certificate_lock(folder))
         return None if held is None else _refreshed(folder, held)
 
-    def lock_accounts(self, directory_url: str, *, wait: float = _LOCK_WAIT) -> disk.Lock:
+    def lock_accounts(self, directory_url: str, *, wait: float = _LOCK_WAIT) -> locks.Lock:
         """Take the lock of account creation at a directory URL; look for the account again."""
         return accounts.lock(self._access, directory_url, wait=wait)
 
-    def lock_generation(self, instance: Instance, *, wait: float = _LOCK_WAIT) -> disk.Lock:
+    def lock_generation(self, instance: Instance, *, wait: float = _LOCK_WAIT) -> locks.Lock:
         """Take the lock of an instance's generation, for milliseconds."""
         self._access.demand()
-        return disk.lock(instance.generation_lock, wait=wait)
+        return locks.lock(instance.generation_lock, wait=wait)
 
     @property
     def _challenges_lock(self) -> str:
@@ -390,7 +392,7 @@ class Store:
         return os.path.join(self.root, *names).rstrip("/")
 
 
-def _refreshed(folder: CertificateFolder, held: disk.Lock) -> disk.Lock:
+def _refreshed(folder: CertificateFolder, held: locks.Lock) -> locks.Lock:
     try:
         folder.refresh()
     except BaseException:

@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import disk, locks
 from nginx_acme.errors import BadBundle, StateError
 from nginx_acme.labels import variable_of
 from nginx_acme.store import records
@@ -145,12 +145,12 @@ class AccountFolder:
         return os.path.join(self.path, "key.next.pem")
 
 
-def lock(access: Access, directory_url: str, *, wait: float = _LOCK_WAIT) -> disk.Lock:
+def lock(access: Access, directory_url: str, *, wait: float = _LOCK_WAIT) -> locks.Lock:
     """Take the lock under which accounts at a directory URL are made and renamed."""
     access.demand()
     digest = hashlib.sha256(directory_url.encode("utf-8", "surrogatepass")).hexdigest()
     path = os.path.join(access.root, "locks", f"account-{digest[:16]}.lock")
-    return disk.lock(path, wait=wait)
+    return locks.lock(path, wait=wait)
 
 
 def find(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import disk, locks
 from nginx_acme.store import records
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Instance:
 
     def is_starting(self) -> bool:
         """Whether a start of it is under way, in this process or another."""
-        held = disk.try_lock(self.start_lock)
+        held = locks.try_lock(self.start_lock)
         if held is None:
             return True
         held.release()
@@ -207,10 +207,10 @@ class Instance:
             StateError, OSError: not all of it could be removed.
         """
         self.access.demand()
-        locks = (self.start_lock, self.agent_lock, self.generation_lock, self.hooks_lock)
+        own = (self.start_lock, self.agent_lock, self.generation_lock, self.hooks_lock)
         with ExitStack() as held:
-            for path in locks:
-                lock = disk.try_lock(path)
+            for path in own:
+                lock = locks.try_lock(path)
                 if lock is None:
                     return False
                 held.enter_context(lock)
@@ -219,7 +219,7 @@ class Instance:
             for folder in (self.public, self.path):
                 if os.path.isdir(folder):
                     shutil.rmtree(folder)
-            for path in locks:
+            for path in own:
                 disk.remove(path)
         return True
 

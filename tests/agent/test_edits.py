@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.reload import Opens
 from nginx_acme.store import Store
 from tests.launcher import eventually
@@ -149,7 +149,7 @@ def test_edited_while_nginx_is_waited_for(make_site: MakeSite) -> None:
     site.configure(saying(site, "first"))
     started(site)
     opens = Opens(str(site.conf))
-    with disk.lock(
+    with locks.lock(
         Store(str(site.state)).instance_named(site.instance.name).generation_lock, wait=10
     ):
         os.utime(site.conf)  # as an edit with nothing new in it

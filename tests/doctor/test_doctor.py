@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nginx_acme import disk
+from nginx_acme import locks
 from tests.launcher import eventually, requests
 from tests.mounts import CAN_MOUNT, in_memory
 from tests.servers import LOCALHOST, NginxServer, free_port
@@ -404,7 +404,7 @@ def test_while_starting(make_site: MakeSite, pebble: Pebble) -> None:
     site.start()
     site.stop()
     lock = site.state / "locks" / f"start-{site.instance.name}.lock"
-    with disk.lock(str(lock), wait=10):
+    with locks.lock(str(lock), wait=10):
         found = troubles(site)
     words = {check: words for check, _, _, words in found}
     assert "nginx is being started" in words["names.challenge"]

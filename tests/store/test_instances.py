@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.labels import family_name
 from nginx_acme.store import Instance, Proof, Store
 from tests.store.bundles import NOW
@@ -89,7 +89,7 @@ def test_a_start_that_waits_is_of_a_family(instance: Instance) -> None:
 
 def test_a_start_under_way(instance: Instance) -> None:
     """It is known by its lock, which whoever asks doesn't keep."""
-    with disk.lock(instance.start_lock, wait=0):
+    with locks.lock(instance.start_lock, wait=0):
         assert instance.is_starting()
     assert not instance.is_starting()
     assert not instance.is_starting()

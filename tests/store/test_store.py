@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nginx_acme import disk
+from nginx_acme import locks
 from nginx_acme.errors import StateError
 from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Store
@@ -658,7 +658,7 @@ def test_locks_of_two_certificates_and_an_instance(store: Store) -> None:
         assert held is not None
         held.release()
         assert store.try_lock_certificate(one) is None
-        assert disk.try_lock(instance.generation_lock) is None
+        assert locks.try_lock(instance.generation_lock) is None
     assert tree(Path(store.root) / "locks").keys() == {
         "certificate-example.com.lock",
         "certificate-other.example.lock",
