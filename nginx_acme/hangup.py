@@ -64,13 +64,13 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
     # Not before they are noted: who edits after this, and hangs up, brings others.
     if is_up_to_date(home) or not (told or _was_refused(home, work)):
         return NOTHING
-    if understood is None or understood.seen.edited():
+    if understood is None or understood.seen.sources.edited():
         understood = understand_running(home.launch, home.instance.path)
     # Takes 0.1 s to import, if it wasn't ahead; the files are read.
     from nginx_acme.activation import activate_if_new
 
     reloaded = activate_if_new(understood, master)
-    return TakenUp(needed_work(home) != work, reloaded and understood.seen.edited())
+    return TakenUp(needed_work(home) != work, reloaded and understood.seen.sources.edited())
 
 
 def _read_ahead(home: Home) -> Understood | None:

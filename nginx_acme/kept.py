@@ -1,12 +1,8 @@
 """Texts of the user's files, kept beside the generation that was made from them.
 
 A file that is what it was when it was read is not opened again: a reload after one edit reads one
-file of ten thousand. What tells that a file is the same is its state (`manifest`), as that was of
-the descriptor that it was read from. That is not believed
-
-- of a file that changed just before it was read;
-- on a network file system, where we may be shown the times of a minute ago: nginx opens the file
-  and gets what is there now, and so do we.
+file of ten thousand. What tells that a file is the same is its state, where that can be trusted
+(`seen`).
 
 Texts are kept and not what they mean, which was tried first: to look at a text again takes less
 than a tenth of a second for ten thousand servers, and a reader that has learned something finds it
@@ -15,17 +11,13 @@ at once.
 
 from __future__ import annotations
 
-import stat
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from nginx_acme import sealed, volumes
+from nginx_acme import sealed
 from nginx_acme.encoding import to_bytes, to_text
-from nginx_acme.manifest import is_settled, state
-from nginx_acme.nginx.files import read_with_status, status_of
+from nginx_acme.seen import Seen
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping
 
 KEPT = "kept"
@@ -47,26 +39,14 @@ class Files:
 
     Args:
         find: the folders where more may be kept, by what is in a file.
-        read: the content of a file, and its status when that was begun.
-        look: the status of a file.
-        now: nanoseconds since the epoch.
+        seen: looks at files, and reads them.
     """
 
-    def __init__(
-        self,
-        find: Callable[[bytes], Iterable[str]],
-        read: Callable[[str], tuple[bytes, os.stat_result]] = read_with_status,
-        look: Callable[[str], os.stat_result] = status_of,
-        now: Callable[[], int] = time.time_ns,
-    ) -> None:
+    def __init__(self, find: Callable[[bytes], Iterable[str]], seen: Seen | None = None) -> None:
+        self.seen = seen or Seen()
         self._find = find
-        self._read = read
-        self._look = look
-        self._now = now
         self._loaded: dict[str, Mapping[str, str]] = {}
         self._before: dict[str, Text] = {}
-        self._states: dict[str, str] = {}
-        self._devices: dict[int, str] = {}
 
     def load(self, folder: str) -> None:
         """Know what is kept in the folder of an instance."""
@@ -83,14 +63,9 @@ class Files:
             OSError: it can't be read, as nginx is told as well.
         """
         before = self._before.pop(path, None)
-        if before is not None and before.state == state(self._look(path)):
-            self._states[path] = before.state
+        if before is not None and before.state == self.seen.note(path):
             return before.content
-        begun = self._now()
-        content, status = self._read(path)
-        if stat.S_ISREG(status.st_mode) and is_settled(status, begun):
-            self._states[path] = state(status)
-            self._devices.setdefault(status.st_dev, path)
+        content = self.seen.read(path)
         for folder in self._find(content):
             self.load(folder)
         return content
@@ -102,12 +77,7 @@ class Files:
             folder: of the instance.
             texts: what came of what was read, by path.
         """
-        remote = {n for n, path in self._devices.items() if not volumes.is_local(path)}
-        states = {
-            path: seen
-            for path, seen in self._states.items()
-            if not remote or int(seen.partition(" ")[0]) not in remote
-        }
+        states = self.seen.sure(texts)
         if states and states != self._loaded.get(folder):
             sealed.keep(f"{folder}/{KEPT}", _KIND, _to_bytes(states, texts))
             self._loaded[folder] = states

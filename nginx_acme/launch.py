@@ -25,7 +25,6 @@ from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.judgement import check
 from nginx_acme.kept import Files
 from nginx_acme.labels import family_name, instance_name
-from nginx_acme.manifest import Sources
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import Unreadable, read_source
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from nginx_acme.nginx.source import Directive, Source
     from nginx_acme.plan import Plan
     from nginx_acme.process import Signals
+    from nginx_acme.seen import Seen
     from nginx_acme.store import Instance
 
 SHELTER = "unsaved"
@@ -185,13 +185,16 @@ class Understood:
     plan: Plan
     files: Files
     """What has read it."""
-    seen: Sources
-    """The files and folders that were read for it."""
 
     @property
     def launch(self) -> Launch:
         """What we were started with."""
         return self.home.launch
+
+    @property
+    def seen(self) -> Seen:
+        """The files and folders that were read for it."""
+        return self.files.seen
 
     @property
     def pid_file(self) -> str:
@@ -307,11 +310,10 @@ def understand_running(launch: Launch, instance: str) -> Understood:
 
 
 class _Reading:
-    """Reads the user's files once: what was seen of them, and whether a word of them may be ours."""
+    """Reads the user's files once, and knows whether a word of them may be ours."""
 
     def __init__(self, launch: Launch, instance: str | None = None) -> None:
         self.ours = False
-        self.seen = Sources()
         self.files = files_of(launch, instance)
         self._main = launch.main
 
@@ -319,13 +321,12 @@ class _Reading:
         return read_source(self._main, self._read, self._find)
 
     def _read(self, path: str) -> bytes:
-        self.seen.note(path)
         content = self.files.read(path)
         self.ours = self.ours or _WORD in content
         return content
 
     def _find(self, pattern: str) -> Sequence[str]:
-        return without_own(glob_files(pattern, self.seen.note))
+        return without_own(glob_files(pattern, self.files.seen.note))
 
 
 def _understood(launch: Launch, source: Source, reading: _Reading) -> Understood:
@@ -335,7 +336,7 @@ def _understood(launch: Launch, source: Source, reading: _Reading) -> Understood
     root = state_path(launch.environ, source.folder, plan.settings.state_path)
     if plan.ours:
         _refuse_as_state(root, default=root == f"{source.folder}/acme")
-    return Understood(home_at(launch, Store(root)), source, plan, reading.files, reading.seen)
+    return Understood(home_at(launch, Store(root)), source, plan, reading.files)
 
 
 def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:

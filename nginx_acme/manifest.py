@@ -1,6 +1,6 @@
 """What a generation was made from, and what nginx was given with it: has any of it changed?
 
-    Sources      collects what is read, while it is read
+    Sources      what was read (`seen` collects it)
     Manifest     that, and what else a start followed from
     Served       the certificates that nginx has read, and until when they are good
 
@@ -9,11 +9,6 @@ same, by device, inode, size, mtime and ctime. What was absent and has come coun
 folder stands for the names in it, which are compared where its times are others: a pid file may
 have come and gone. The content of files is not compared: reading a thousand of them is what a
 start with nothing to do wants to avoid.
-
-A file that changed just before it was read may change again within the same tick of the clock that
-its times come from, and look the same. Such sources are not trusted. ctime says so; mtime can be
-set to anything. Nor are those whose ctime is their mtime in whole seconds: they come from an image,
-and what is in the next one may have the same.
 
 What is kept is columns of fields with NULs between them, since a path may have a newline in it,
 behind a checksum. What nobody else can have written is believed, if it is whole and of this
@@ -26,8 +21,6 @@ is needed (json, dataclasses or re would cost more than a thousand stats).
 from __future__ import annotations
 
 import os
-import stat
-import time
 import zlib
 
 from nginx_acme import __version__, disk
@@ -35,27 +28,25 @@ from nginx_acme.encoding import to_bytes, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 GENERATED = "generated"
 """The link to the generation in use (`generation`, which is too much for every start)."""
 _MANIFEST, _SERVED = "manifest", "served"
 """Their names in the folder of an instance."""
 
-_ABSENT = "absent"
+ABSENT = "absent"
+"""The state of what is not there, or can't be looked at."""
 _NAMES = " with "
 """Between the state of a folder and the mark of the names in it."""
-_SECOND = 1_000_000_000
-_FINE_TICK = 20_000_000  # nanoseconds; the kernel's tick, twice
-_COARSE_TICK = 2 * _SECOND  # FAT's, the coarsest there is
 
 
 def state_of(path: str) -> str:
-    """The state of a file or folder; one word without one."""
+    """The state of a file or folder."""
     try:
         return state(os.stat(to_bytes(path)))
     except OSError:
-        return _ABSENT
+        return ABSENT
 
 
 def state(status: os.stat_result) -> str:
@@ -66,66 +57,28 @@ def state(status: os.stat_result) -> str:
     )
 
 
-def is_settled(status: os.stat_result, now: int) -> bool:
-    """Whether another content would have another state, `now` being when it was looked at, in ns."""
-    fine = status.st_ctime_ns % _SECOND
-    if not fine and status.st_ctime_ns == status.st_mtime_ns:
-        return False
-    return status.st_ctime_ns <= now - (_FINE_TICK if fine else _COARSE_TICK)
+def state_of_folder(path: str, status: os.stat_result | None) -> str:
+    """The state of a folder with the names in it; without a status, that of the names alone."""
+    return f"{'' if status is None else state(status)}{_NAMES}{_names_in(path)}"
 
 
 class Sources:
     """The files and folders that were read, and what they were then, by their paths.
 
-    `states` are of the configuration, `more` of what else a generation depends on: other files come
-    and go beside the main file, which is no edit.
-
-    `now`: nanoseconds since the epoch.
+    - `states` are of the configuration;
+    - `more` of what else a generation depends on: other files come and go beside the main file,
+      which is no edit;
+    - `settled`: whether none of them can have another content without looking so (`seen`).
     """
 
-    __slots__ = ("_now", "devices", "more", "settled", "states")
+    __slots__ = ("more", "settled", "states")
 
     def __init__(
-        self,
-        states: Mapping[str, str] | None = None,
-        more: Mapping[str, str] | None = None,
-        *,
-        settled: bool = True,
-        now: Callable[[], int] = time.time_ns,
+        self, states: Mapping[str, str], more: Mapping[str, str], *, settled: bool
     ) -> None:
-        self._now = now
-        self.states = dict(states or {})
-        self.more = dict(more or {})
-        self.devices: dict[int, str] = {}
-        """One of the paths on each device, of those that were noted here."""
+        self.states = states
+        self.more = more
         self.settled = settled
-        """Whether none of them had changed just before, nor can change without looking so."""
-
-    def note(self, path: str) -> None:
-        """Look at a file of the configuration before it is read, or at a folder before it is listed.
-
-        The first look counts: what is changed between the look and the reading looks changed to
-        the next one, never the other way round.
-        """
-        if path not in self.states:
-            self.states[path] = self._look(path)
-
-    def note_more(self, path: str) -> None:
-        """Look at something else, in the same way."""
-        if path not in self.states and path not in self.more:
-            self.more[path] = self._look(path)
-
-    def _look(self, path: str) -> str:
-        try:
-            status = os.stat(to_bytes(path))
-        except OSError:
-            return _ABSENT
-        self.devices.setdefault(status.st_dev, path)
-        settled = is_settled(status, self._now())
-        if stat.S_ISDIR(status.st_mode):
-            return f"{state(status) if settled else ''}{_NAMES}{_names_in(path)}"
-        self.settled &= settled
-        return state(status)
 
     def edited(self) -> bool:
         """Whether the configuration is not what it was, or can't be told from what it was."""
@@ -308,7 +261,7 @@ def _names_in(folder: str) -> str:
     try:
         names = sorted(os.listdir(to_bytes(folder)))
     except OSError:
-        return _ABSENT
+        return ABSENT
     return f"{len(names)} {zlib.crc32(bytes(1).join(names))}"
 
 

@@ -1,8 +1,7 @@
 """What is noted when a generation is taken into use: what it was made from, and what a start does.
 
 For whoever asks next whether anything has changed (`running`, `unchanged`). That it can't be
-written costs time, never more: everything is read again. So it is where a file is on a network file
-system, which shows the times of a minute ago.
+written costs time, never more: everything is read again.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk, volumes
+from nginx_acme import disk
 from nginx_acme.beside import agent_facts
 from nginx_acme.errors import StateError
 from nginx_acme.manifest import Manifest, keep_manifest
@@ -38,11 +37,9 @@ def note_sources(understood: Understood, added: tuple[Listen, ...], work: Work) 
     home = understood.home
     for path in _more_sources(understood):
         understood.seen.note_more(path)
-    if not all(map(volumes.is_local, understood.seen.devices.values())):
-        understood.seen.settled = False
     manifest = Manifest(
         generation=os.readlink(home.instance.generated),
-        sources=understood.seen,
+        sources=understood.seen.sources,
         context=_context(understood),
         added=[(*one.address, one.ipv6only) for one in added],
         left_out=len(added) < len(understood.plan.added),

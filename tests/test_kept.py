@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from nginx_acme.agent.linux import IN_OPEN, Inotify
 from nginx_acme.kept import KEPT, Files
-from nginx_acme.nginx.files import read_with_status
+from nginx_acme.nginx.files import read_with_status, status_of
+from nginx_acme.seen import Seen
 from nginx_acme.state_path import state_path_hints
 
 if TYPE_CHECKING:
@@ -40,9 +41,14 @@ class Opening:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.looked_at: list[str] = []
         self.opened: list[str] = []
-        self.files = Files(nowhere, self._read, now=_in_a_minute)
+        self.files = Files(nowhere, Seen(self._read, self._look, now=_in_a_minute))
         self.files.load(str(folder))
+
+    def _look(self, path: str) -> os.stat_result:
+        self.looked_at.append(path)
+        return status_of(path)
 
     def _read(self, path: str) -> tuple[bytes, os.stat_result]:
         self.opened.append(path)
@@ -88,12 +94,15 @@ def sites(tmp_path: Path) -> list[Path]:
 
 
 def test_one_edit_opens_one_file(instance: Path, sites: list[Path]) -> None:
-    """What has not changed is not opened, whatever became of it otherwise."""
-    Opening(instance).read(*sites)
+    """What has not changed is looked at once and not opened, whatever became of it otherwise."""
+    first = Opening(instance)
+    first.read(*sites)
+    assert (first.looked_at, first.opened) == ([], list(map(str, sites)))
     sites[7].write_text("edited")
     again = Opening(instance)
     assert again.read(*sites) == {path: path.read_bytes() for path in sites}
     assert again.opened == [str(sites[7])]
+    assert again.looked_at == list(map(str, sites))
     nothing = Opening(instance)
     assert nothing.read(*sites)[sites[7]] == b"edited"
     assert nothing.opened == []
@@ -153,7 +162,7 @@ def test_just_changed(tmp_path: Path, ctime: int, age: int, *, kept: bool) -> No
         return b"x", status(path)
 
     for _ in range(2):
-        files = Files(nowhere, read, status, lambda: ctime + age)
+        files = Files(nowhere, Seen(read, status, now=lambda: ctime + age))
         files.load(str(tmp_path))
         assert files.read("/x.conf") == b"x"
         keep(files, tmp_path, {"/x.conf": b"x"})
@@ -168,7 +177,7 @@ def test_changed_while_it_was_read(instance: Path, sites: list[Path]) -> None:
         sites[0].write_text("edited")
         return content, status
 
-    files = Files(nowhere, read, now=_in_a_minute)
+    files = Files(nowhere, Seen(read, now=_in_a_minute))
     keep(files, instance, {sites[0]: files.read(str(sites[0]))})
     assert Opening(instance).read(sites[0]) == {sites[0]: b"edited"}
 
@@ -192,7 +201,7 @@ def test_said_elsewhere(tmp_path: Path, instance: Path, sites: list[Path], said:
         opened.append(path)
         return read_with_status(path)
 
-    files = Files(partial(state_path_hints, folder="/"), read)
+    files = Files(partial(state_path_hints, folder="/"), Seen(read))
     files.load(str(tmp_path / "the usual place"))
     for path in sites:
         assert files.read(str(path)) == path.read_bytes()
@@ -292,7 +301,8 @@ def test_any_edits(edits: Sequence[tuple[str, ...]]) -> None:
             if what != "read":
                 getattr(disk, what.replace(" ", "_"))(*arguments)
                 continue
-            files = Files(nowhere, disk.read, disk.status, lambda: disk.clock)
+            seen = Seen(disk.read, disk.status, lambda _: True, lambda: disk.clock)
+            files = Files(nowhere, seen)
             files.load(folder)
             found = {path: files.read(path) for path in disk.files}
             assert found == {path: disk.read(path)[0] for path in disk.files}

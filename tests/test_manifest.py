@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import time
 import zlib
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -18,14 +15,12 @@ from nginx_acme.manifest import (
     Manifest,
     Served,
     Sources,
-    is_settled,
     keep_manifest,
     keep_served,
     kept_manifest,
     kept_served,
     state_of,
 )
-from tests.servers import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +31,7 @@ def made(**more: object) -> Manifest:
     """A manifest of a start that depended on nothing."""
     fields: dict[str, object] = {
         "generation": "generations/1",
-        "sources": Sources(),
+        "sources": Sources({}, {}, settled=True),
         "context": (),
         "added": (),
         "left_out": False,
@@ -46,14 +41,6 @@ def made(**more: object) -> Manifest:
         "warnings": (),
     }
     return Manifest(**(fields | more))  # type: ignore[arg-type]
-
-
-def of(*paths: Path) -> Sources:
-    """What was read, long after it was written."""
-    sources = Sources(now=lambda: time.time_ns() + 60 * 10**9)
-    for path in paths:
-        sources.note(str(path))
-    return sources
 
 
 def as_tuple(it: Manifest) -> tuple[object, ...]:
@@ -66,133 +53,10 @@ def as_tuple(it: Manifest) -> tuple[object, ...]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file in a folder, beside a link to it."""
-    path = tmp_path / "conf" / "nginx.conf"
-    path.parent.mkdir()
+    """A file in a folder."""
+    path = tmp_path / "ecdsa-256.pem"
     path.write_text("one")
-    (path.parent / "link").symlink_to("nginx.conf")
     return path
-
-
-def edit_without_a_trace(file: Path) -> None:
-    """Another content of the same size, with the old mtime."""
-    before = file.stat()
-
-    def edited() -> bool:
-        file.write_text("two")
-        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return file.stat().st_ctime_ns != before.st_ctime_ns
-
-    wait_for(edited, what="the next tick of the file system's clock")
-    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-
-
-def replace(file: Path) -> None:
-    """Another file at its path, as editors do it."""
-    (file.parent.parent / "new").write_text("one")
-    (file.parent.parent / "new").rename(file)
-
-
-# --- sources --------------------------------------------------------------------------------
-
-
-def test_nothing_changed(file: Path) -> None:
-    """Files, folders, links and what is absent stay unchanged while nobody touches them."""
-    sources = of(file, file.parent, file.parent / "link", file / "x", file.parent / "none")
-    assert not sources.changed()
-    file.read_text()
-    assert not sources.changed()
-
-
-@pytest.mark.parametrize(
-    ("change", "looked_at"),
-    [
-        pytest.param(lambda file: file.write_text("longer"), "nginx.conf", id="edited"),
-        pytest.param(edit_without_a_trace, "nginx.conf", id="same size and mtime"),
-        pytest.param(replace, "nginx.conf", id="replaced"),
-        pytest.param(lambda file: file.unlink(), "nginx.conf", id="gone"),
-        pytest.param(lambda file: file.write_text("longer"), "link", id="edited, by a link"),
-        pytest.param(lambda file: file.with_name("none").touch(), "none", id="come"),
-        pytest.param(lambda file: file.with_name("x").touch(), ".", id="new in the folder"),
-        pytest.param(lambda file: file.unlink(), ".", id="gone from the folder"),
-        pytest.param(lambda file: file.rename(file.with_name("x")), ".", id="renamed"),
-        pytest.param(lambda file: shutil.rmtree(file.parent), ".", id="no folder"),
-    ],
-)
-def test_changed(file: Path, change: Callable[[Path], object], looked_at: str) -> None:
-    """Whatever is done to a file or folder is a change, in the same tick, too."""
-    sources = of(file.parent / looked_at)
-    change(file)
-    assert sources.changed()
-
-
-def test_come_and_gone(file: Path) -> None:
-    """A folder with the same names in it is the same: it may be where nginx has its pid file."""
-    before = file.parent.stat().st_mtime_ns
-    sources = of(file.parent)
-
-    def touched() -> bool:
-        (file.parent / "nginx.pid").touch()
-        (file.parent / "nginx.pid").unlink()
-        return file.parent.stat().st_mtime_ns != before
-
-    wait_for(touched, what="the clock's next tick")
-    assert not sources.changed()
-    (file.parent / "nginx.pid").touch()
-    assert sources.changed()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "settled"),
-    [
-        pytest.param(0, False, id="now"),
-        pytest.param(0.019, False, id="just before"),
-        pytest.param(-5, False, id="in the future"),
-        pytest.param(0.021, True, id="before"),
-    ],
-)
-def test_just_changed(file: Path, seconds: float, settled: bool) -> None:  # noqa: FBT001
-    """A file that changed within the clock's last tick may change again unseen."""
-
-    def fine() -> bool:
-        os.utime(file, (1, 1))  # as a package manager sets it; ctime is what counts
-        return file.stat().st_ctime_ns % 10**9 != 0
-
-    wait_for(fine, what="a time that is no whole second")
-    sources = Sources(now=lambda: file.stat().st_ctime_ns + int(seconds * 1e9))
-    sources.note(str(file))
-    assert sources.settled == settled
-    assert sources.changed() != settled
-
-
-def test_from_an_image(file: Path) -> None:
-    """What is in the next image may have the same times: whole seconds, and all of them equal."""
-    second = file.stat().st_ctime_ns // 10**9 * 10**9
-    entry = SimpleNamespace(st_ctime_ns=second, st_mtime_ns=second)
-    later = second + 60 * 10**9
-    assert not is_settled(cast("os.stat_result", entry), later)
-    entry.st_mtime_ns -= 1
-    assert is_settled(cast("os.stat_result", entry), later)
-
-
-def test_no_edit(file: Path) -> None:
-    """Something else in the main file's folder is a change to a start, and no edit."""
-    sources = of(file)
-    sources.note_more(str(file.parent))
-    sources.note_more(str(file))
-    (file.parent / "upload").touch()
-    assert sources.changed()
-    assert not sources.edited()
-    file.write_text("longer")
-    assert sources.edited()
-
-
-def test_first_look_counts(file: Path) -> None:
-    """A file that changes between two looks of one start looks changed to the next."""
-    sources = of(file)
-    file.write_text("longer")
-    sources.note(str(file))
-    assert sources.changed()
 
 
 # --- certificates ---------------------------------------------------------------------------
@@ -279,7 +143,8 @@ def test_private(tmp_path: Path) -> None:
 
 def test_cut_off(tmp_path: Path) -> None:
     """A text that is cut off anywhere is no manifest."""
-    manifest = made(sources=Sources({"/a": "1 2", "/b\n": "3"}), added=[("::", 80, True)])
+    known = {"/a": "1 2", "/b\n": "3"}
+    manifest = made(sources=Sources(known, {}, settled=True), added=[("::", 80, True)])
     keep_manifest(str(tmp_path), manifest)
     path = tmp_path / "manifest"
     text = path.read_bytes()
