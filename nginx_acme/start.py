@@ -93,13 +93,14 @@ def _is_made_elsewhere(understood: Understood) -> bool:
     other's temporary server and `nginx -t` hold the addresses would make no good generation. The
     lock is nobody's to release: exec does.
     """
-    instance, seconds = understood.home.instance, understood.plan.settings.start_wait
-    if locks.try_lock(instance.start_lock) is not None:
+    path, log = understood.home.instance.start_lock, understood.launch.log
+    if locks.try_lock(path) is not None:
         return False
+    log.notice(f"{locks.holder(path)} starts nginx, too; it is waited for")
     try:
-        locks.lock(instance.start_lock, wait=seconds + OTHER_START)
+        locks.lock(path, wait=understood.plan.settings.start_wait + OTHER_START)
     except StateError as busy:
-        understood.launch.log.warn(f"{busy}, which starts nginx, too; it is not waited for")
+        log.warn(f"{busy}, which starts nginx, too; it is not waited for any longer")
     end = time.monotonic() + OTHER_NGINX
     while not runs(understood) and time.monotonic() < end:
         time.sleep(_LOOK)

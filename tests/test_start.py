@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.certificate import read_bundle
-from tests.launcher import Site, requests
+from tests.launcher import Site, eventually, issuer, requests
 from tests.servers import LOCALHOST, Program, fetch_plain, find_program, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.launcher import Silent
     from tests.servers import Pebble
 
     MakeSite = Callable[..., Site]
@@ -146,6 +147,19 @@ def test_redirect(make_site: MakeSite, pebble: Pebble) -> None:
     answer = fetch_plain(site.http, "moved.example", path="/x?y")
     assert answer.status == 301
     assert answer.headers["Location"] == f"https://moved.example:{site.tls}/x?y"
+
+
+def test_while_another_one_waits(make_site: MakeSite, silent: Silent) -> None:
+    """A start beside another one of the same nginx says for whom it waits."""
+    site = make_site()
+    declared = issuer("elsewhere", silent.url, None) + "acme_start_wait 60s;"
+    site.configure(site.block("a.example", "acme elsewhere;"), settings=declared)
+    first = site.launch()
+    eventually(lambda: silent.connections, "the CA's being asked")
+    site.launch()
+    said = f"[notice] process {first.pid} on "
+    eventually(lambda: said in site.output(), "a word about the other")
+    first.stop()
 
 
 # --- and the next ---------------------------------------------------------------------------

@@ -187,10 +187,12 @@ class Display:
         return [line.rstrip() for line in captured.get().splitlines()]
 
     def _terminal_size(self) -> os.terminal_size:
+        """The usual one where the terminal doesn't know it, as on a serial line."""
         try:
-            return self._size(self._terminal)
+            columns, lines = self._size(self._terminal)
         except OSError:
             return _USUAL
+        return os.terminal_size((columns or _USUAL.columns, lines or _USUAL.lines))
 
     def _counts(self, under_way: int) -> str:
         failed = f", {self._failed} failed" if self._failed else ""

@@ -194,6 +194,14 @@ def test_small_terminal(file: TextIO) -> None:
         assert max(map(len, lines)) <= 30
 
 
+def test_terminal_without_a_size(file: TextIO) -> None:
+    """One that says that it has no columns and lines is written to like any other."""
+    shown = Shown(file, columns=0, lines=0)
+    with shown.display as display:
+        display.started("a.example", "ordered")
+        assert len(shown.wait_for("a.example", "ordered")) == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [
