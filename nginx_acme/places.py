@@ -3,6 +3,7 @@
     keep      in the store, which gets what it lacks: for every path the nearest certificate that
               there is, last of all a temporary one, and for every account a key
     borrow    from the store as it is; what it lacks is put into another folder
+    foresee   where `keep` would have them, for who only wants to read that
 
 nginx doesn't start without a file at each path, so this comes before anything is asked for.
 """
@@ -20,7 +21,7 @@ from nginx_acme.certificate import new_key, temporary
 from nginx_acme.errors import StateError
 from nginx_acme.generate import Answer, Layout
 from nginx_acme.key_types import file_name
-from nginx_acme.labels import variable_of
+from nginx_acme.labels import label_of, variable_of
 from nginx_acme.plan.addresses import whose_hosts
 from nginx_acme.store import Identity
 
@@ -85,7 +86,7 @@ def keep(
             _place(store, folder, key_type, stand_ins, source)
             paths[folder.identity, key_type] = folder.bundle_path(key_type)
     for key_type in _nameless(plan):
-        path = f"{store.root}/certificates/{NAMELESS}/{file_name(key_type)}"
+        path = _path_of(store, NAMELESS, key_type)
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
     if source is None:
         return Places(paths, answers(plan, store, now))
@@ -157,6 +158,29 @@ def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
     known = known_accounts(plan.issuers, store)
     return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, store, known))
+
+
+def foresee(plan: Plan, store: Store) -> Places:
+    """The places that `keep` would give, with nothing written.
+
+    Of a folder that would be made the name is the usual one, also where another has that already;
+    an account that isn't there is as in `borrow`.
+    """
+    paths: dict[Place, str] = {}
+    for certificate in plan.certificates:
+        identity = _identity(certificate)
+        found = _readable(partial(store.find, identity))
+        label = found.label if found else label_of(certificate.names[0].value)
+        for key_type in certificate.key_types:
+            paths[identity, key_type] = _path_of(store, label, key_type)
+    for key_type in _nameless(plan):
+        paths[None, key_type] = _path_of(store, NAMELESS, key_type)
+    known = known_accounts(plan.issuers, store)
+    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, store, known))
+
+
+def _path_of(store: Store, label: str, key_type: str) -> str:
+    return f"{store.root}/certificates/{label}/{file_name(key_type)}"
 
 
 def _readable(ask: Callable[[], T | None]) -> T | None:

@@ -126,7 +126,7 @@ def test_plan_not_ours(make_site: MakeSite) -> None:
 
 
 def test_diff(make_site: MakeSite) -> None:
-    """The difference between the user's files and nginx's is shown line by line."""
+    """The difference between the user's files and those that a start makes is shown line by line."""
     site = make_site()
     block = site.block("a.internal", "acme local;")
     site.configure(block)
@@ -137,6 +137,11 @@ def test_diff(make_site: MakeSite) -> None:
     assert f"-{block}" in lines
     assert any(line.startswith("+server { ssl_certificate ") for line in lines)
     assert not any(line.startswith("+") and "acme local" in line for line in lines)
+    assert not site.state.exists()
+    site.start()
+    made = (site.instance / "generated" / "nginx.conf").read_text().splitlines()
+    assert set(made) >= {line[1:] for line in lines[2:] if line.startswith(("+", " "))}
+    assert site.run("plan", "--diff").stdout == answer.stdout
 
 
 def test_plan_mistake(make_site: MakeSite) -> None:

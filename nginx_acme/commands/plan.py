@@ -15,7 +15,7 @@ from nginx_acme.commands import parser_for
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.generate import generate
 from nginx_acme.launch import understand, utc_now
-from nginx_acme.places import borrow
+from nginx_acme.places import foresee
 from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.policy.forecast import forecast
 from nginx_acme.policy.limits import Ask, Limits
@@ -125,11 +125,10 @@ def _how_long(understood: Understood, issuer: Issuer) -> Iterator[str]:
 
 
 def _diff(understood: Understood) -> Iterator[str]:
-    """The changed files against the user's; the paths of stand-ins are those of a first start."""
-    with understood.launch.scratch() as scratch:
-        places = borrow(understood.plan, understood.home.store, scratch, utc_now())
-        layout = places.layout(understood.plan.added, understood.home.instance.public)
-        files = generate(understood.source, understood.plan, layout)
+    """The changed files against the user's, as a start would make them."""
+    places = foresee(understood.plan, understood.home.store)
+    layout = places.layout(understood.plan.added, understood.home.instance.public)
+    files = generate(understood.source, understood.plan, layout)
     for path, text in files.items():
         yield from difflib.unified_diff(
             understood.source.files[path].text.split("\n"),
