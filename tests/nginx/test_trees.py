@@ -205,6 +205,8 @@ def test_any_configuration(oracle: Oracle, data: st.DataObject) -> None:
     if mistakes:
         event("unreadable")
         assert complaint is not None
+        if complaint.startswith("pread()"):  # of a folder, and it doesn't say who includes that
+            mistakes = [mistake.rpartition(" in ")[0] for mistake in mistakes]
         assert complaint in mistakes or not SYNTAX.match(complaint)
         return
     if complaint is not None:
