@@ -276,7 +276,7 @@ def _global(command: CommandLine, name: str) -> str | None:
     """The first argument of such a directive in -g."""
     if not command.directives or name not in command.directives:
         return None
-    from nginx_acme.nginx.source import parse_until_mistake
+    from nginx_acme.nginx.syntax import parse_until_mistake
 
     for directive in parse_until_mistake(command.directives, "command line")[0]:
         if directive.name == name and directive.args:

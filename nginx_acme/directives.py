@@ -19,7 +19,7 @@ from nginx_acme.key_types import KEY_TYPES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
 
 MAIN = "main"
 ISSUER = "acme_issuer"

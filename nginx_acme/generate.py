@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from nginx_acme.nginx.listen import Listen
-    from nginx_acme.nginx.source import Directive, Include, Source, SourceFile
+    from nginx_acme.nginx.source import Include, Source, SourceFile
+    from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan import Identity, Managed, Plan, StatusLocation
 
 OUTSIDE = ".outside"

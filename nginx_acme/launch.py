@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from nginx_acme.judgement import Check
     from nginx_acme.log import Log
     from nginx_acme.nginx.listen import Address, Listen
-    from nginx_acme.nginx.source import Directive, Source
+    from nginx_acme.nginx.source import Source
+    from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan import Plan
     from nginx_acme.process import Signals
     from nginx_acme.seen import Seen

@@ -15,7 +15,8 @@ from nginx_acme import generation
 from nginx_acme.directives import RULES, WORD, hint
 from nginx_acme.errors import ConfigError, NginxRejected, StateError
 from nginx_acme.generate import Layout, generate
-from nginx_acme.nginx.source import UNFINISHED, Source, SourceFile
+from nginx_acme.nginx.source import Source, SourceFile
+from nginx_acme.nginx.syntax import UNFINISHED
 from nginx_acme.plan import Facts, make_plan
 from nginx_acme.plan.said import is_variable
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
     from nginx_acme.judgement import Check
-    from nginx_acme.nginx.source import Directive, Unreadable
+    from nginx_acme.nginx.source import Unreadable
+    from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan import Plan
 
 _NOT_TOLD = (

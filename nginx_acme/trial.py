@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk
 from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.nginx.edit import argument_spans
-from nginx_acme.nginx.source import parse_until_mistake
+from nginx_acme.nginx.syntax import parse_until_mistake
 
 if TYPE_CHECKING:
     from nginx_acme.generation import Generation
     from nginx_acme.launch import Understood
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
 
 _NOWHERE = os.devnull
 _PASSWORD_FILE = "ssl_password_file"  # noqa: S105 - the name of a directive

@@ -6,7 +6,7 @@ import pytest
 
 from nginx_acme import directives
 from nginx_acme.directives import Acme, Mistake
-from nginx_acme.nginx.source import parse
+from nginx_acme.nginx.syntax import parse
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nginx_acme.launch import Understood
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
 
 UNDERSTOOD = "configuration.understood"
 ACCEPTED = "configuration.accepted"

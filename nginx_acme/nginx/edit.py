@@ -1,6 +1,6 @@
 """Text with replacements: what is replaced changes, everything else stays byte for byte.
 
-What may live here: how to write, and how to change, the language that `source` reads. Nothing
+What may live here: how to write, and how to change, the language that `syntax` reads. Nothing
 here knows what a directive means.
 
 The obvious design, to build the text anew from the tree, was tried first with crossplane: it lost
@@ -14,12 +14,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from nginx_acme.nginx.source import TOKEN, WORD, is_pattern
+from nginx_acme.nginx.source import is_pattern
+from nginx_acme.nginx.syntax import TOKEN, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
 
 _BARE = re.compile(r"""[^ \t\r\n;{}"'#\\]*[^ \t\r\n;{}"'#\\$]""")
 _SPECIAL = re.compile(r"[*?\[\\]")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
 
 _SSL = (
     "certificate",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from nginx_acme.nginx.listen import Address
-    from nginx_acme.nginx.source import Directive, Source
+    from nginx_acme.nginx.source import Source
+    from nginx_acme.nginx.syntax import Directive
 
     Directives = Mapping[str, tuple[Directive, ...]]
 

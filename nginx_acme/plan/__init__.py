@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.nginx.servers import Server
-    from nginx_acme.nginx.source import Directive, Place, Source
+    from nginx_acme.nginx.source import Place, Source
+    from nginx_acme.nginx.syntax import Directive
 
 __all__ = [
     "Certificate",

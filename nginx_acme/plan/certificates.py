@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from nginx_acme.identifiers import Name
     from nginx_acme.nginx.listen import Address
     from nginx_acme.nginx.servers import Server
-    from nginx_acme.nginx.source import Directive, Place
+    from nginx_acme.nginx.source import Place
+    from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan.issuers import Issuer
     from nginx_acme.plan.names import Identifiers
     from nginx_acme.plan.said import Said

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nginx_acme.directives import Acme
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan.said import Said
 
 DEFAULT_ISSUER = "letsencrypt"

@@ -18,7 +18,8 @@ from nginx_acme.nginx.servers import KINDS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from nginx_acme.nginx.source import Directive, Source
+    from nginx_acme.nginx.source import Source
+    from nginx_acme.nginx.syntax import Directive
 
 VARIABLES = {
     "ssl_certificate": ("$acme_certificate",),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.nginx.listen import Address
     from nginx_acme.nginx.servers import Server
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan.certificates import Managed
 
 _CHALLENGE_PATH = "/.well-known/acme-challenge"

@@ -11,7 +11,7 @@ from nginx_acme.directives import Mistake
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan.said import Said
 
 _SERVES = frozenset(

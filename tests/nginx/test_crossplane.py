@@ -14,7 +14,8 @@ from nginx_acme.errors import ConfigError
 from nginx_acme.generate import Layout, generate
 from nginx_acme.nginx.edit import quote
 from nginx_acme.nginx.files import glob_files, read_bytes
-from nginx_acme.nginx.source import parse, read_source
+from nginx_acme.nginx.source import read_source
+from nginx_acme.nginx.syntax import parse
 from nginx_acme.plan import Facts, make_plan
 from tests.nginx.oracle import Argument, ascii_lower
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nginx_acme.nginx.edit import Replacement, apply, argument_spans, blank, quote
-from nginx_acme.nginx.source import parse, unquote
+from nginx_acme.nginx.syntax import parse, unquote
 from tests.nginx.oracle import Argument, ascii_lower
 
 if TYPE_CHECKING:

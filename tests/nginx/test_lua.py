@@ -12,14 +12,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nginx_acme.nginx.source import parse_until_mistake
+from nginx_acme.nginx.syntax import parse_until_mistake
 from tests.nginx.oracle import Oracle
 from tests.nginx.writer import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
 
 FOLDER = "/usr/lib/nginx/modules"
 MODULES = (f"{FOLDER}/ndk_http_module.so", f"{FOLDER}/ngx_http_lua_module.so")

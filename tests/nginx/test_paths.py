@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nginx_acme.nginx.paths import inside, may_be_unmirrored, unmirrored
-from nginx_acme.nginx.source import parse
+from nginx_acme.nginx.syntax import parse
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Whole configurations, read by nginx and by the reader: the same files, blocks and mistakes.
 
-What nginx makes of the words of one text is the matter of `test_source`. Here it is which files it
+What nginx makes of the words of one text is the matter of `test_syntax`. Here it is which files it
 opens, which directive belongs to which block, through files that are included in several of them,
 and what it says of a slip of the hand in any of these files.
 """
@@ -22,7 +22,7 @@ from tests.nginx.writer import Writer, examples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nginx_acme.nginx.source import Directive
+    from nginx_acme.nginx.syntax import Directive
     from tests.nginx.oracle import Oracle
 
 VALUES = (
