@@ -28,6 +28,8 @@ TITLE = "A reload when one file has changed, beside nginx -t and a HUP"
 
 MOST = 1
 """Of the CPU time of `nginx -t`, on top of it."""
+MOST_READ = 2
+"""Files: the one that has changed, and the main file, which says where the state directory is."""
 MANY = 10_000
 """Servers for which that is promised."""
 
@@ -80,7 +82,7 @@ def _row(site: Site, options: Options) -> Row:
         "CPU_s": figure(cpu(ours), 3),
         "nginx_-t_CPU_s": figure(cpu(tests), 3),
         "CPU_on_top": on_top(cpu(ours), cpu(tests), cpu(tests), most=most),
-        "files_read": Figure((read,), 0, most=1),
+        "files_read": Figure((read,), 0, most=MOST_READ),
     }
 
 
