@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nginx_acme.errors import StateError
@@ -124,8 +125,11 @@ def to_json(work: Work) -> bytes:
     return json.dumps(data).encode()
 
 
+@lru_cache(maxsize=1)
 def from_json(text: bytes, path: str) -> Work:
     """What `to_json` wrote; `path` is where, for the message.
+
+    A run asks ten times for the same one, which takes 0.2 s with ten thousand certificates.
 
     Raises:
         StateError: it is something else.
