@@ -129,9 +129,9 @@ def _show(stack: ExitStack) -> NginxServer:
     root = folder / "root.pem"
     root.write_bytes(authority.root())
     _print_answer(answer, x509.load_pem_x509_certificate(root.read_bytes()))
-    for generated in folder.glob("acme/instances/*/generated/nginx.conf"):
-        print(f"Generated  {generated}")
     if not os.environ.get("ONCE"):
+        for generated in folder.glob("acme/instances/*/generated/nginx.conf"):
+            print(f"Generated  {generated}")
         print(f"Look       curl --cacert {root} https://{NAME}:{tls_port}/")
         print(
             f"           https://{NAME}:{tls_port}/certificates in a browser, which warns of the CA"

@@ -40,6 +40,20 @@ def test_help(make_site: MakeSite, word: str) -> None:
     assert "unrecognized arguments: --nothing" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    "word", ["plan", "status", "renew", "revoke a.example", "account show", "status --check"]
+)
+def test_no_such_file(make_site: MakeSite, word: str) -> None:
+    """A mistake in the path of the main file is told as nginx does, not as what there is none of."""
+    site = make_site()
+    site.conf = site.conf.with_name("ngnix.conf")
+    answer = site.run(*word.split())
+    assert answer.returncode == (3 if "--check" in word else 1)
+    assert f'open() "{site.conf}" failed (2: No such file or directory)' in (
+        answer.stderr or answer.stdout
+    )
+
+
 # --- plan -----------------------------------------------------------------------------------
 
 
