@@ -21,9 +21,9 @@ from nginx_acme.certificate import new_key, temporary
 from nginx_acme.errors import StateError
 from nginx_acme.generate import Answer, Layout
 from nginx_acme.key_types import file_name
-from nginx_acme.labels import label_of, variable_of
+from nginx_acme.labels import variable_of
 from nginx_acme.plan.addresses import whose_hosts
-from nginx_acme.store import Identity
+from nginx_acme.store import Identity, possible_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -161,16 +161,18 @@ def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
 
 
 def foresee(plan: Plan, store: Store) -> Places:
-    """The places that `keep` would give, with nothing written.
+    """The places that `keep` would give if nobody else came before it, with nothing written.
 
-    Of a folder that would be made the name is the usual one, also where another has that already;
-    an account that isn't there is as in `borrow`.
+    An account that isn't there is as in `borrow`.
     """
     paths: dict[Place, str] = {}
+    labels = {folder.label for folder in _readable(store.folders) or ()}
     for certificate in plan.certificates:
-        identity = _identity(certificate)
+        identity, names = _identity(certificate), [name.value for name in certificate.names]
         found = _readable(partial(store.find, identity))
-        label = found.label if found else label_of(certificate.names[0].value)
+        free = (label for label in possible_labels(identity, names) if label not in labels)
+        label = found.label if found else next(free)
+        labels.add(label)
         for key_type in certificate.key_types:
             paths[identity, key_type] = _path_of(store, label, key_type)
     for key_type in _nameless(plan):

@@ -41,7 +41,7 @@ from nginx_acme.labels import (
 )
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
-from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity
+from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity, possible_labels
 from nginx_acme.store.instances import Instance, Proof
 from nginx_acme.store.notes import NO_ATTEMPT, Attempt, Issued
 from nginx_acme.store.pending import Pending, PendingOrder
@@ -67,6 +67,7 @@ __all__ = [
     "PendingOrder",
     "Proof",
     "Store",
+    "possible_labels",
 ]
 
 LAYOUT = 1

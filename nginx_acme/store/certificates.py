@@ -344,9 +344,8 @@ def make_folder(
     try:
         fields = {"version": _VERSION, **_identity_fields(identity)}
         records.save(os.path.join(folder, "state.json"), fields, durable=False)
-        label = label_of(names[0] if names else "")
-        for name in _alternatives(label, identity):
-            path = os.path.join(certificates, name)
+        for label in possible_labels(identity, names):
+            path = os.path.join(certificates, label)
             if disk.rename_folder(folder, path):
                 return CertificateFolder(path, access, fields)
             there = open_folder(path, access)
@@ -354,11 +353,12 @@ def make_folder(
                 return there
     finally:
         disk.remove_folder(folder)
-    raise StateError(f'"{certificates}" has no name left for one of {label!r}', certificates)
+    raise StateError(f'"{certificates}" has no name left for one of {names[:1]}', certificates)
 
 
-def _alternatives(label: str, identity: Identity) -> Iterator[str]:
-    """The label, then what there is for the case that another certificate has it already."""
+def possible_labels(identity: Identity, names: Sequence[str]) -> Iterator[str]:
+    """The label of a certificate, then what there is where another one has that already."""
+    label = label_of(names[0] if names else "")
     text = repr((identity.directory_url, sorted(identity.names), identity.profile))
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     yield label

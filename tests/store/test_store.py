@@ -16,8 +16,7 @@ import pytest
 from nginx_acme import locks
 from nginx_acme.errors import StateError
 from nginx_acme.policy.ari import Advice
-from nginx_acme.store import Attempt, Identity, Store
-from nginx_acme.store.certificates import _alternatives
+from nginx_acme.store import Attempt, Identity, Store, possible_labels
 from tests.mounts import CAN_MOUNT, in_memory
 from tests.store.bundles import NOW, issue, temporary
 
@@ -476,7 +475,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(store: Store) -> None:
 def test_no_label_is_left(store: Store) -> None:
     """When all its labels are somebody else's, making it is an error, and nothing is overwritten."""
     parent = Path(store.root) / "certificates"
-    taken = list(_alternatives("example.com", identity()))
+    taken = list(possible_labels(identity(), NAMES))
     for label in taken:
         (parent / label).mkdir()
         (parent / label / "notes").touch()
