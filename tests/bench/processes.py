@@ -16,6 +16,7 @@ import resource
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -194,7 +195,8 @@ def children(pid: int | None = None) -> set[int]:
     """The processes that a process (we ourselves) has started or adopted."""
     found: set[int] = set()
     for path in Path(f"/proc/{pid or os.getpid()}/task").glob("*/children"):
-        found.update(map(int, path.read_text().split()))
+        with suppress(OSError):  # of a thread that has just ended
+            found.update(map(int, path.read_text().split()))
     return found
 
 
