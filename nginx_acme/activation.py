@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk, generation
 from nginx_acme.draft import Proposal, left_to_do, use, write
 from nginx_acme.errors import NginxAcmeError, ReloadFailed
-from nginx_acme.launch import free_addresses, is_shelter, utc_now
+from nginx_acme.launch import is_shelter, utc_now
 from nginx_acme.loaded import reload_and_note
 from nginx_acme.noted import note_sources
 from nginx_acme.running import as_started, current_work, started_at
@@ -20,12 +20,13 @@ from nginx_acme.sockets import listening
 from nginx_acme.standing import missing
 from nginx_acme.store import Store
 from nginx_acme.taking import placed
+from nginx_acme.understanding import free_addresses
 
 if TYPE_CHECKING:
     from nginx_acme.generation import Generation
-    from nginx_acme.launch import Understood
     from nginx_acme.master import Master
     from nginx_acme.nginx.listen import Listen
+    from nginx_acme.understanding import Understood
 
 
 def activate(understood: Understood, master: Master) -> Understood:

@@ -14,15 +14,17 @@ from nginx_acme.directives import hint
 from nginx_acme.draft import write
 from nginx_acme.errors import ConfigError, NginxRejected
 from nginx_acme.judgement import check
-from nginx_acme.launch import understand, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.places import borrow
 from nginx_acme.store import Store
+from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nginx_acme.generation import Generation
-    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.launch import Launch
+    from nginx_acme.understanding import Understood
 
 
 def test(launch: Launch) -> int:

@@ -15,17 +15,19 @@ from nginx_acme.binary import startup_log_path
 from nginx_acme.draft import left_to_do, write
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.judgement import check
-from nginx_acme.launch import understand, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
 from nginx_acme.master import find_master, names_process
 from nginx_acme.places import borrow
 from nginx_acme.publish import publish
 from nginx_acme.running import started_at
 from nginx_acme.store import Store
+from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
-    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.launch import Launch
     from nginx_acme.master import Master
+    from nginx_acme.understanding import Understood
 
 
 def signal(launch: Launch) -> int:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from nginx_acme.commandline import CommandLine
     from nginx_acme.generation import Generation
     from nginx_acme.judgement import Check
-    from nginx_acme.launch import Home, Launch, Understood
+    from nginx_acme.launch import Home, Launch
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.places import Places
+    from nginx_acme.understanding import Understood
     from nginx_acme.work import Work
 
 

@@ -18,13 +18,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.errors import NginxAcmeError
-from nginx_acme.launch import understand_running
 from nginx_acme.reload import RELOAD_WAIT, settled_workers, was_reloaded
 from nginx_acme.running import is_up_to_date, needed_work, running_master, test_current
+from nginx_acme.understanding import understand_running
 
 if TYPE_CHECKING:
-    from nginx_acme.launch import Home, Understood
+    from nginx_acme.launch import Home
     from nginx_acme.master import Master
+    from nginx_acme.understanding import Understood
     from nginx_acme.work import Work
 
 

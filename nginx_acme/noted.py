@@ -21,8 +21,8 @@ from nginx_acme.unchanged import context_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nginx_acme.launch import Understood
     from nginx_acme.nginx.listen import Listen
+    from nginx_acme.understanding import Understood
     from nginx_acme.work import Work
 
 

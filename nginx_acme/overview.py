@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import locks
 from nginx_acme.draft import left_to_do
-from nginx_acme.launch import understand
 from nginx_acme.log import printable
 from nginx_acme.master import find_master
 from nginx_acme.policy import Keep, Wait
@@ -18,6 +17,7 @@ from nginx_acme.proof import about
 from nginx_acme.report import Overview, Row
 from nginx_acme.running import current_work, why_silent
 from nginx_acme.standing import standings
+from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,22 +17,23 @@ from nginx_acme import generation, remains
 from nginx_acme.beside import start_agent
 from nginx_acme.draft import Proposal, draft, left_to_do, use, write
 from nginx_acme.errors import StateError
-from nginx_acme.launch import free_addresses, runs, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.loaded import note_loaded, on_disk
 from nginx_acme.noted import note_sources
 from nginx_acme.places import answers, keep
 from nginx_acme.publish import publish
 from nginx_acme.standing import unfinished
 from nginx_acme.taking import placed
+from nginx_acme.understanding import free_addresses, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nginx_acme.challenges.http01 import Responder
     from nginx_acme.generation import Generation
-    from nginx_acme.launch import Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
+    from nginx_acme.understanding import Understood
 
 
 def in_store(

@@ -16,13 +16,14 @@ from nginx_acme.binary import pid_path
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
-from nginx_acme.launch import Home, files_of, home_at
+from nginx_acme.launch import Home, home_at
 from nginx_acme.manifest import current_manifest
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import read_source
 from nginx_acme.state_path import state_path
 from nginx_acme.store import Store
+from nginx_acme.understanding import files_of
 from nginx_acme.work import from_json
 
 if TYPE_CHECKING:

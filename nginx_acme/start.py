@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import locks
 from nginx_acme.errors import NginxAcmeError, StateError
-from nginx_acme.launch import free_addresses, runs, understand, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.process import found_environ
 from nginx_acme.standing import can_serve, missing
+from nginx_acme.understanding import free_addresses, runs, understand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from nginx_acme.challenges.http01 import Responder
-    from nginx_acme.launch import Home, Launch, Understood
+    from nginx_acme.launch import Home, Launch
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
+    from nginx_acme.understanding import Understood
 
 OTHER_START = 15.0
 """Seconds that another start may take beside its wait for certificates."""

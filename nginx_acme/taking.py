@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from nginx_acme.launch import Home, Understood
+    from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.places import Known, Places
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.store import CertificateFolder, Store
+    from nginx_acme.understanding import Understood
 
 LOOK = timedelta(minutes=10)
 """Between two looks at the state directory."""

@@ -22,8 +22,8 @@ from nginx_acme.nginx.syntax import parse_until_mistake
 
 if TYPE_CHECKING:
     from nginx_acme.generation import Generation
-    from nginx_acme.launch import Understood
     from nginx_acme.nginx.syntax import Directive
+    from nginx_acme.understanding import Understood
 
 _NOWHERE = os.devnull
 _PASSWORD_FILE = "ssl_password_file"  # noqa: S105 - the name of a directive

@@ -22,11 +22,12 @@ from nginx_acme.commands import parser_for
 from nginx_acme.directives import Mistake, nearest
 from nginx_acme.errors import AcmeError, NginxAcmeError, Problem
 from nginx_acme.issuing import client_for
-from nginx_acme.launch import understand, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.log import printable
 from nginx_acme.orders.registration import Registration
 from nginx_acme.places import answer_of, answers_of
 from nginx_acme.running import current_work, known_home, why_silent
+from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
     import argparse

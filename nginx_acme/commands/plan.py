@@ -14,20 +14,22 @@ from nginx_acme.acme.presets import rates
 from nginx_acme.commands import parser_for
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.generate import generate
-from nginx_acme.launch import understand, utc_now
+from nginx_acme.launch import utc_now
 from nginx_acme.places import foresee
 from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.policy.forecast import forecast
 from nginx_acme.policy.limits import Ask, Limits
 from nginx_acme.running import demand_main
 from nginx_acme.standing import standings
+from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nginx_acme.launch import Launch, Understood
+    from nginx_acme.launch import Launch
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.standing import Standing
+    from nginx_acme.understanding import Understood
 
 
 def run(launch: Launch) -> int:

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 from nginx_acme.binary import pid_path
 from nginx_acme.errors import ConfigError, StateError
-from nginx_acme.launch import understand
 from nginx_acme.master import find_master
 from nginx_acme.nginx.files import read_bytes
 from nginx_acme.running import as_started, current_work, find_home
+from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from nginx_acme.launch import Home, Launch, Understood
+    from nginx_acme.launch import Home, Launch
     from nginx_acme.master import Master
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate
+    from nginx_acme.understanding import Understood
     from nginx_acme.work import Work
 
 

@@ -15,8 +15,8 @@ from nginx_acme.plan.certificates import default_key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nginx_acme.launch import Understood
     from nginx_acme.nginx.syntax import Directive
+    from nginx_acme.understanding import Understood
 
 UNDERSTOOD = "configuration.understood"
 ACCEPTED = "configuration.accepted"

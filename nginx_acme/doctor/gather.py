@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from nginx_acme.binary import Nginx
     from nginx_acme.doctor.case import Case
-    from nginx_acme.launch import Understood
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate, Issuer
     from nginx_acme.store import AccountFolder
+    from nginx_acme.understanding import Understood
 
 _SYSTEMD_SECONDS = 5
 _TIMER = "nginx-acme-renew.timer"
