@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.hooks import tell
 from nginx_acme.launch import utc_now
-from nginx_acme.proof import prove
+from nginx_acme.proof import Proven, prove
 from nginx_acme.publish import publish
 from nginx_acme.running import needed_work, running_master
+from nginx_acme.standing import survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nginx_acme.hooks.program import Runner
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
+    from nginx_acme.standing import Survey
 
     T = TypeVar("T")
 
@@ -37,7 +39,9 @@ class Conclusion(NamedTuple):
     next: datetime | None
 
 
-def conclude(home: Home, log: Log, runner: Runner, trouble: str | None) -> Conclusion:
+def conclude(
+    home: Home, log: Log, runner: Runner, trouble: str | None, known: Survey | None = None
+) -> Conclusion:
     """See what nginx serves, if it runs, and let it be known.
 
     Args:
@@ -45,9 +49,13 @@ def conclude(home: Home, log: Log, runner: Runner, trouble: str | None) -> Concl
         log: gets what goes wrong.
         runner: of the hooks.
         trouble: what the run failed with.
+        known: how the certificates stand, where a moment ago they were found to need nothing.
     """
-    unserved = _whatever(partial(_unserved, home, log, trouble), log) or []
-    publish(home, log, utc_now())
+    proven = _whatever(partial(_prove, home, log, trouble, known), log)
+    unserved = proven.unserved if proven else []
+    # Handshakes take their time, in which another process may have been at work.
+    still = known if proven and not proven.asked else None
+    publish(home, log, still.at if still else utc_now(), still)
     again = _whatever(lambda: tell(needed_work(home).hooks, home, log, runner), log)
     if unserved:
         soon = utc_now() + UNSERVED
@@ -55,10 +63,11 @@ def conclude(home: Home, log: Log, runner: Runner, trouble: str | None) -> Concl
     return Conclusion(unserved, again)
 
 
-def _unserved(home: Home, log: Log, trouble: str | None) -> list[str]:
+def _prove(home: Home, log: Log, trouble: str | None, known: Survey | None) -> Proven:
     if running_master(home) is None:
-        return []
-    return prove(needed_work(home), home, utc_now(), log, trouble)
+        return Proven([], asked=False)
+    work = needed_work(home)
+    return prove(work, survey(work.certificates, home.store, utc_now(), known), home, log, trouble)
 
 
 def _whatever(do: Callable[[], T], log: Log) -> T | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.master import Master
     from nginx_acme.plan import Certificate
+    from nginx_acme.standing import Standing
     from nginx_acme.store import CertificateFolder, Instance, Store
     from nginx_acme.work import Work
 
@@ -41,7 +42,7 @@ class OnDisk(NamedTuple):
 
 def on_disk(certificates: Iterable[Certificate], store: Store, now: datetime) -> OnDisk:
     """What nginx would read of these."""
-    serials: dict[str, dict[str, str]] = {}
+    found: list[Standing] = []
     states: dict[str, str] = {}
     until = math.inf
     for certificate in certificates:
@@ -49,11 +50,18 @@ def on_disk(certificates: Iterable[Certificate], store: Store, now: datetime) ->
         for path in _read_of(folder, certificate.key_types) if folder else ():
             states[path] = state_of(path)  # before it is read, so that what changes then is seen
         for one in of_folder(certificate, folder, now):
-            if one.shown is not None:
-                serials.setdefault(one.label, {})[one.key_type] = f"{one.shown.facts.serial:x}"
+            found.append(one)
             good = one.bundle if one.usable else None
             until = min(until, good.facts.not_after.timestamp() if good else 0)
-    return OnDisk(serials, Served(states, int(until) if states else 0))
+    return OnDisk(_serials(found), Served(states, int(until) if states else 0))
+
+
+def _serials(found: Iterable[Standing]) -> dict[str, dict[str, str]]:
+    serials: dict[str, dict[str, str]] = {}
+    for one in found:
+        if one.shown is not None:
+            serials.setdefault(one.label, {})[one.key_type] = f"{one.shown.facts.serial:x}"
+    return serials
 
 
 def _read_of(folder: CertificateFolder, key_types: Iterable[str]) -> Iterator[str]:
@@ -95,13 +103,11 @@ def reload_and_note(home: Home, master: Master, work: Work) -> None:
         instance.wake_agent(look=True)
 
 
-def behind(
-    instance: Instance, certificates: Iterable[Certificate], store: Store, now: datetime
-) -> list[str]:
+def behind(instance: Instance, found: Iterable[Standing]) -> list[str]:
     """The labels of certificates that nginx has read in another state; none where none is known."""
     loaded = instance.loaded()
     return [
         label
-        for label, serials in on_disk(certificates, store, now).serials.items()
+        for label, serials in _serials(found).items()
         if label in loaded and loaded[label] != serials
     ]

@@ -6,6 +6,7 @@ of them say the same. Reads and writes nothing; asks nobody.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import locks
@@ -16,17 +17,18 @@ from nginx_acme.policy import Keep, Wait
 from nginx_acme.proof import about
 from nginx_acme.report import Overview, Row
 from nginx_acme.running import current_work, why_silent
-from nginx_acme.standing import standings
+from nginx_acme.standing import survey
 from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from nginx_acme.launch import Home
     from nginx_acme.plan import Certificate
-    from nginx_acme.standing import Standing
+    from nginx_acme.standing import Standing, Survey
     from nginx_acme.store import Proof
+
+    _Wanted = tuple[tuple[Certificate, ...], str | None, str | None]
 
 
 def gather(home: Home, now: datetime) -> Overview:
@@ -38,25 +40,51 @@ def gather(home: Home, now: datetime) -> Overview:
         ConfigError: a mistake in that.
         StateError: the state directory can't be read.
     """
-    certificates, pid_file, silent = _wanted(home)
+    _, pid_file, _ = wanted = _wanted(home)
     master = find_master(pid_file) if pid_file else None
+    return replace(
+        _lasting(home, wanted, now, None),
+        nginx_pid=master.pid if master else None,
+        agent_pid=locks.held_by(home.instance.agent_lock),
+        last_look=home.instance.last_look(),
+    )
+
+
+def gather_lasting(home: Home, now: datetime, known: Survey | None = None) -> Overview:
+    """The same for whoever reads it later, by a look that is made now.
+
+    The pids of nginx and of the agent are left out: they are true only for whoever asks now.
+
+    Args:
+        home: of the nginx.
+        now: the wall clock, and the last look.
+        known: how the certificates were found to stand then.
+
+    Raises:
+        ConfigError, StateError: as above.
+    """
+    return _lasting(home, _wanted(home), now, known)
+
+
+def _lasting(home: Home, wanted: _Wanted, now: datetime, known: Survey | None) -> Overview:
+    certificates, _, silent = wanted
     proofs = home.instance.proofs()
     return Overview(
         now=now,
         instance=home.name,
         state=home.state.root,
-        nginx_pid=master.pid if master else None,
-        agent_pid=locks.held_by(home.instance.agent_lock),
-        last_look=home.instance.last_look(),
+        nginx_pid=None,
+        agent_pid=None,
+        last_look=now,
         rows=tuple(
             _row(one, about(one, proofs), now, silent=silent is not None)
-            for one in standings(certificates, home.store, now)
+            for one in survey(certificates, home.store, now, known).found
         ),
         silent=silent,
     )
 
 
-def _wanted(home: Home) -> tuple[Sequence[Certificate], str | None, str | None]:
+def _wanted(home: Home) -> _Wanted:
     """Which certificates there are to be, nginx's pid file, and why no CA is asked."""
     work = current_work(home)
     if work is not None:
@@ -101,7 +129,7 @@ def _row(one: Standing, proof: Proof | None, now: datetime, *, silent: bool) -> 
 def _problem(one: Standing) -> str | None:
     """What speaks against it: the last attempt's, or that its file is damaged."""
     said = one.attempt.problem
-    if said is None and one.folder is not None:
+    if said is None and one.shown is None and one.folder is not None:
         damage = one.folder.damage(one.key_type)
         said = damage and f'"{one.folder.bundle_path(one.key_type)}" is damaged: {damage}'
     return said and printable(said)

@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.certificate import leaf_der, read_leaf
 from nginx_acme.errors import BadBundle
 from nginx_acme.handshake import Refused, Unseen, ask, questions
 from nginx_acme.log import printable
-from nginx_acme.standing import standings
 from nginx_acme.store import Proof
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.plan import Shown
-    from nginx_acme.standing import Standing
+    from nginx_acme.standing import Standing, Survey
     from nginx_acme.work import Work
 
     Key = tuple[str, str]
@@ -65,20 +64,27 @@ class Finding:
 # The story of a run --------------------------------------------------------------------------
 
 
-def prove(work: Work, home: Home, now: datetime, log: Log, trouble: str | None = None) -> list[str]:
-    """Look at what hasn't been seen lately and note what was found; the labels of what isn't served.
+class Proven(NamedTuple):
+    """The labels of what isn't served, and whether nginx was `asked` for anything."""
+
+    unserved: list[str]
+    asked: bool
+
+
+def prove(work: Work, seen: Survey, home: Home, log: Log, trouble: str | None = None) -> Proven:
+    """Look at what hasn't been seen lately and note what was found.
 
     What is new gets its time to be seen; the rest is looked at once.
 
     Args:
         work: of the generation that nginx runs.
+        seen: how its certificates stand.
         home: of the nginx; its store is open for writing.
-        now: the wall clock.
         log: gets an error for what is not served.
         trouble: what went wrong when nginx was told to load it.
     """
-    noted = home.instance.proofs()
-    own = [one for one in standings(work.certificates, home.store, now) if one.bundle is not None]
+    noted, now = home.instance.proofs(), seen.at
+    own = [one for one in seen.found if one.bundle is not None]
     known = {key(one): proof for one in own if (proof := about(one, noted)) is not None}
     new = [one for one in own if key(one) not in known]
     old = [one for one in own if key(one) in known and not _is_fresh(known[key(one)], now)]
@@ -88,11 +94,12 @@ def prove(work: Work, home: Home, now: datetime, log: Log, trouble: str | None =
     _tell(log, "certificate", again)
     found.update(again)
     serials = {key(one): _serial(one) for one in own}
-    seen = {k: Proof(serials[k], each.served, each.words, now) for k, each in found.items()}
-    proofs = {**known, **seen}
+    fresh = {k: Proof(serials[k], each.served, each.words, now) for k, each in found.items()}
+    proofs = {**known, **fresh}
     if proofs != noted:
         home.instance.note_proofs(proofs)
-    return [label for (label, _), proof in proofs.items() if proof.served is False]
+    unserved = [label for (label, _), proof in proofs.items() if proof.served is False]
+    return Proven(unserved, asked=bool(fresh))
 
 
 def _is_fresh(proof: Proof, now: datetime) -> bool:

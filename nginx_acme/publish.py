@@ -5,20 +5,17 @@ a renewal, the agent. So every file carries the time of the last look, and is wr
 where nothing else has changed: whoever watches it sees that nobody looks any more. A page made on
 demand would need something that runs as long as nginx does and that nginx asks; with files nginx
 answers, and shows how old they are, when nothing of ours is running any more.
-
-The pids of nginx and of the agent are left out: they are true only for whoever asks now.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import __version__
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.generate import STATUS_FILES
-from nginx_acme.overview import gather
+from nginx_acme.overview import gather_lasting
 from nginx_acme.report.document import to_json
 from nginx_acme.report.metrics import to_metrics
 from nginx_acme.report.page import to_html
@@ -30,16 +27,16 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.report import Overview
+    from nginx_acme.standing import Survey
 
 
-def publish(home: Home, log: Log, now: datetime) -> None:
-    """Write them, as it is `now`, which is the last look from now on.
+def publish(home: Home, log: Log, now: datetime, known: Survey | None = None) -> None:
+    """Write them, as it is `now`, which is the last look from now on; see `gather_lasting`.
 
     That they can't be written is said, and is no reason for anything to fail.
     """
     try:
-        found = replace(gather(home, now), nginx_pid=None, agent_pid=None, last_look=now)
-        home.instance.publish(_files(found))
+        home.instance.publish(_files(gather_lasting(home, now, known)))
         home.store.keep_proved(now)
     except NginxAcmeError as error:
         log.warn(f"how the certificates stand can't be published: {error}")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RELOAD_WAIT = 30.0
 """Seconds for nginx to take up a reload that it accepted in a test."""
+BETWEEN_RELOADS = 600.0
+"""Seconds between two reloads for what is no more than renewed: each costs nginx its workers."""
 LONGEST_READING = 300.0
 """Seconds that it may take to read its configuration, with names that DNS doesn't know at once."""
 RESPAWN_WAIT = 2.0

@@ -1,5 +1,7 @@
 """One run of renewals: what is due is got, or what another node has got, and nginx takes it up.
 
+Begun and ended by `rounds`, which knows that there is anything to do.
+
 From the generation that nginx runs, never from the user's files: only a reload of the operator's
 activates edits. Where nginx doesn't run, challenges are answered by a server of our own.
 """
@@ -16,9 +18,7 @@ from nginx_acme import locks
 from nginx_acme.account import find_account
 from nginx_acme.answering import answer_also, answer_as, answer_instead
 from nginx_acme.challenges.http01 import Responder
-from nginx_acme.conclusion import conclude
 from nginx_acme.errors import ConfigError, NginxAcmeError, NginxRejected
-from nginx_acme.hooks.program import Runner
 from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
@@ -26,14 +26,8 @@ from nginx_acme.master import exists
 from nginx_acme.orders.ports import Outcome
 from nginx_acme.places import answer_of, answers_known, answers_of, stand_in
 from nginx_acme.policy import DAILY
-from nginx_acme.reload import RELOAD_WAIT
-from nginx_acme.running import (
-    needed_work,
-    running_master,
-    test_current,
-    wanted_since,
-    why_silent,
-)
+from nginx_acme.reload import BETWEEN_RELOADS
+from nginx_acme.running import running_master, test_current, wanted_since
 from nginx_acme.sockets import listening
 from nginx_acme.standing import standings
 from nginx_acme.store import Attempt
@@ -47,58 +41,49 @@ if TYPE_CHECKING:
     from nginx_acme.log import Log
     from nginx_acme.master import Master
     from nginx_acme.orders.issuance import Wanted
+    from nginx_acme.standing import Standing
     from nginx_acme.store import AccountFolder, Identity
     from nginx_acme.work import Work
 
 FIRST_RELOAD = 4.0
-"""Seconds after which what has come is taken up, though others are still on their way."""
-BETWEEN_RELOADS = 600.0
-"""Seconds to the next of these; at the end of the run there is one in any case."""
+"""Seconds after which what has come is taken up, though others are still on their way.
+
+The next of these is after `BETWEEN_RELOADS`; at the end of the run there is one in any case.
+"""
 
 
 class Renewal:
-    """One instance's renewals."""
+    """One instance's renewals; its store is open for writing."""
 
     def __init__(self, home: Home, log: Log) -> None:
         self._home = home
         self._log = log
         self._scene = Scene(home.store, log, home.launch.signals)
-        self._runner = Runner(home.launch.signals.before_end)
 
-    def once(self, force: frozenset[Identity] = frozenset()) -> Outcome | None:
-        """Get what is due, reload what was got, see it served; None: nginx ended meanwhile.
+    def get(
+        self,
+        work: Work,
+        master: Master | None,
+        found: Sequence[Standing],
+        force: frozenset[Identity],
+    ) -> Outcome | None:
+        """Get what is due and reload what was got; None: nginx ended meanwhile.
+
+        Args:
+            work: of the generation that nginx runs.
+            master: the nginx that does.
+            found: how the certificates stood a moment ago.
+            force: those that are asked for in any case.
 
         Raises:
             NginxAcmeError: nobody could be asked, or nginx doesn't take what was got.
         """
-        self._home.store.open_for_writing()
-        trouble: str | None = None
-        try:
-            outcome = self._once(force)
-        except NginxAcmeError as error:
-            trouble = "; ".join(str(error).splitlines())
-            raise
-        finally:
-            concluded = conclude(self._home, self._log, self._runner, trouble)
-        if outcome is not None:
-            outcome.failed.extend(concluded.unserved)
-            if concluded.next is not None:
-                outcome.look_at(concluded.next)
-        return outcome
-
-    def _once(self, force: frozenset[Identity]) -> Outcome | None:
-        store, home = self._home.store, self._home
-        with store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
-            work, master = needed_work(home), running_master(self._home)
-        if why_silent(home, work) is not None:
-            return self._take(work)
-        due = self._is_due(work, force)
+        due = bool(force) or any(one.to_ask for one in found)
         if master is None and work.answering and due:
             return self._without_nginx(work, force)
         if due:
             self._answer_for_all(work)
         held = listening(master.pid) if master is not None else frozenset()
-        found = standings(work.certificates, store, utc_now())
         missing = frozenset(one.label for one in found if not one.usable)
         watch = _Watch(master, missing, partial(self._activate_early, work))
         outcome = through_nginx(
@@ -115,8 +100,12 @@ class Renewal:
             self._activate(work, outcome.installed[watch.activated :])
         return outcome
 
-    def _take(self, work: Work) -> Outcome:
-        """What another node has got, and whose challenges it wants answered."""
+    def take(self, work: Work) -> Outcome:
+        """What another node has got, and whose challenges it wants answered.
+
+        Raises:
+            NginxAcmeError: it can't be read, or nginx doesn't take what was got.
+        """
         home, outcome, now = self._home, Outcome(), utc_now()
         if home.source is not None:
             outcome.installed += take(work.certificates, home.source, home.store, self._log, now)
@@ -137,11 +126,6 @@ class Renewal:
         except NginxAcmeError:
             return False
         return True
-
-    def _is_due(self, work: Work, force: frozenset[Identity]) -> bool:
-        """Whether anybody is to be asked."""
-        found = standings(work.certificates, self._home.store, utc_now())
-        return bool(force) or any(one.to_ask for one in found)
 
     def _without_nginx(self, work: Work, force: frozenset[Identity]) -> Outcome:
         """The same with a server of our own."""
@@ -187,7 +171,7 @@ class Renewal:
     def _behind(self, work: Work) -> list[str]:
         """What nginx hasn't read yet, whoever got it."""
         home = self._home
-        return behind(home.instance, work.certificates, home.store, utc_now())
+        return behind(home.instance, standings(work.certificates, home.store, utc_now()))
 
     def _must_be_accepted(self, work: Work, installed: Sequence[Wanted]) -> None:
         """Raise NginxRejected where nginx refuses its configuration.

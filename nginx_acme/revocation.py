@@ -24,7 +24,7 @@ from nginx_acme.launch import utc_now
 from nginx_acme.orders.registration import Registration
 from nginx_acme.places import stand_in
 from nginx_acme.plan import Issuer
-from nginx_acme.renewal import Renewal
+from nginx_acme.rounds import go_round
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +141,7 @@ class Revocation:
         missing = not all(self._has_other(key, revoking) for key in certificate.key_types)
         force = frozenset({folder.identity}) if missing or not revoking else frozenset()
         try:
-            outcome = Renewal(self._home, self._log).once(force)
+            outcome = go_round(self._home, self._log, force)
         except NginxRejected as rejected:
             self._log.relay(*rejected.lines)
             return False
@@ -221,7 +221,7 @@ class Revocation:
                     stand_in(store, folder, key_type, utc_now())
                     found = True
         if found:
-            Renewal(self._home, self._log).once()
+            go_round(self._home, self._log)
 
 
 async def _is_revoked_by(client: Client, bundle: Bundle, reason: str) -> bool:

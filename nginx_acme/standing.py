@@ -72,12 +72,47 @@ def due_of(certificate: Certificate, bundle: Bundle | None, advice: Advice | Non
     )
 
 
+def advised(one: Standing) -> Bundle | None:
+    """What there is of a certificate, where its CA's advice about it counts."""
+    issuer, own = one.certificate.issuer, one.bundle
+    if own is None or one.folder is None or issuer.local or issuer.renew_before is not None:
+        return None
+    issued = one.folder.issued(one.key_type)
+    by_issuer = issued is not None and issued.directory_url == issuer.directory_url
+    return own if by_issuer and own.facts.authority_key_id is not None else None
+
+
 def left_out_of(certificate: Certificate, bundle: Bundle | None) -> tuple[str, ...]:
     """The names that somebody asked for and that a bundle of the certificate doesn't have."""
     if bundle is None:
         return ()
     names = (name.value for name in certificate.names if name.value not in certificate.optional)
     return tuple(name for name in names if not bundle.facts.covers(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How all of these certificates stood at a moment."""
+
+    certificates: tuple[Certificate, ...]
+    at: datetime
+    found: tuple[Standing, ...]
+
+
+def survey(
+    certificates: tuple[Certificate, ...],
+    store: Store,
+    now: datetime,
+    known: Survey | None = None,
+) -> Survey:
+    """How these stand: as it is known, if that is of these, else as they are found now.
+
+    Another process may install a certificate at any moment. So what is known is only handed on by
+    who has just looked, and has done nothing since that takes its time or changes the store.
+    """
+    if known is not None and known.certificates == certificates:
+        return known
+    return Survey(certificates, now, tuple(standings(certificates, store, now)))
 
 
 def standings(

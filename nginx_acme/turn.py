@@ -1,7 +1,7 @@
 """One turn of the agent: what its short-lived child does, and what the agent has to know then.
 
     to look      where somebody told nginx to read its configuration, the user's files are taken up
-    to renew     what is due is got (`renewal`)
+    to renew     what is due is got (`rounds`)
 
 What goes wrong is said where nginx says it, and the agent learns when to go on.
 """
@@ -18,7 +18,8 @@ from nginx_acme.errors import NginxAcmeError, NginxRejected, StateError
 from nginx_acme.hangup import take_up
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
-from nginx_acme.reload import settled_workers
+from nginx_acme.reload import BETWEEN_RELOADS, settled_workers
+from nginx_acme.rounds import go_round
 from nginx_acme.running import home_of, is_edited, needed_work, running_master
 from nginx_acme.spawning import logs_to_stderr
 
@@ -108,9 +109,7 @@ def _renew(home: Home, log: Log) -> float | None:
 
     Renewals that are due within minutes are one turn, unless something is missing.
     """
-    from nginx_acme.renewal import BETWEEN_RELOADS, Renewal  # noqa: PLC0415 - 0.3 s, seldom needed
-
-    outcome = Renewal(home, log).once()
+    outcome = go_round(home, log)
     if outcome is None or outcome.next is None:
         return None
     moment = outcome.next.timestamp()

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 from nginx_acme import policy
 from nginx_acme.errors import StateError
 from nginx_acme.orders.allowance import NotYet
+from nginx_acme.orders.foresight import look_ahead
 from nginx_acme.orders.obtaining import Obtaining
 from nginx_acme.orders.ports import Outcome
 from nginx_acme.orders.renewal_info import Advisers
 from nginx_acme.orders.sessions import Sessions
-from nginx_acme.policy import Keep, Renew, Wait
+from nginx_acme.policy import Keep, Wait
 from nginx_acme.policy.limits import AT_ONCE, rank
 from nginx_acme.standing import life_of, of_folder
 from nginx_acme.store import Identity
@@ -345,18 +346,4 @@ class _Run:
 
     def _look_again(self, certificate: Certificate) -> None:
         folder, now = self._folder(certificate), self._ports.now()
-        for one in of_folder(certificate, folder, now):
-            match one.decision:
-                case Keep(until):
-                    self._outcome.look_at(until)
-                case Wait(until):
-                    # The preflight may find it good long before.
-                    again = min(until, now + policy.HOURLY) if one.attempt.blocked else until
-                    self._outcome.look_at(again)
-                case Renew():
-                    self._outcome.look_at(now)
-            asking = self._advisers.next_look(certificate, folder, one.key_type)
-            if asking is not None:
-                self._outcome.look_at(asking)
-            if not one.usable:
-                self._outcome.missing.append(folder.label)
+        look_ahead(of_folder(certificate, folder, now), self._outcome, now)

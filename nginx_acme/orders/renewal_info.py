@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from nginx_acme.errors import AcmeError, NginxAcmeError, Problem
 from nginx_acme.orders.allowance import NotAsked
-from nginx_acme.policy import HOURLY, ari, limits
+from nginx_acme.policy import ari, limits
 from nginx_acme.policy.limits import Ask, Kind
-from nginx_acme.standing import life_of
+from nginx_acme.standing import advised, life_of, of_folder
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -54,9 +54,9 @@ class Advisers:
         Raises:
             StateError: what was answered can't be noted.
         """
-        for key_type in certificate.key_types:
-            bundle = _advised(certificate, folder, key_type)
-            life, before = life_of(bundle), folder.advice(key_type)
+        for one in of_folder(certificate, folder, self._ports.now()):
+            bundle, before = advised(one), one.advice
+            life = life_of(bundle)
             if bundle is None or life is None:
                 continue
             now = self._ports.now()
@@ -69,16 +69,7 @@ class Advisers:
             if ari.is_to_be_asked(before, life, now):
                 advice = await self._answer(certificate.issuer, bundle, life, before)
                 if advice is not None:
-                    self._note(certificate, folder, key_type, bundle, advice)
-
-    def next_look(
-        self, certificate: Certificate, folder: CertificateFolder, key_type: str
-    ) -> datetime | None:
-        """When a run should ask again; None: not at all."""
-        life, advice = life_of(_advised(certificate, folder, key_type)), folder.advice(key_type)
-        if life is None:
-            return None
-        return self._ports.now() + HOURLY if advice is None else ari.next_look(advice, life)
+                    self._note(certificate, folder, one.key_type, bundle, advice)
 
     async def _answer(
         self, issuer: Issuer, bundle: Bundle, life: Life, before: Advice | None
@@ -138,16 +129,6 @@ class Advisers:
             window = f"from {advice.start:%Y-%m-%d %H:%M} to {advice.end:%Y-%m-%d %H:%M} UTC"
             see = f", see {advice.explanation}" if advice.explanation else ""
             log.notice(f"{label}: {issuer.name} wants it to be renewed {window}{see}")
-
-
-def _advised(certificate: Certificate, folder: CertificateFolder, key_type: str) -> Bundle | None:
-    """What there is of a certificate, where its CA's advice about it counts."""
-    issuer, own = certificate.issuer, folder.own(key_type)
-    if own is None or issuer.local or issuer.renew_before is not None:
-        return None
-    issued = folder.issued(key_type)
-    by_issuer = issued is not None and issued.directory_url == issuer.directory_url
-    return own if by_issuer and own.facts.authority_key_id is not None else None
 
 
 def _is_for_all(error: AcmeError) -> bool:
