@@ -94,7 +94,7 @@ def _reload(launch: Launch) -> int:
     running = activate(understood, master)
     launch.log.entry("signal process started", startup_log_path(launch.nginx, launch.command))
     publish(running.home, launch.log, utc_now())
-    wake_agent(running.home, left_to_do(running), master.pid, look=running.seen.sources.edited())
+    wake_agent(running.home, left_to_do(running), master.pid, look=running.edited())
     return 0
 
 

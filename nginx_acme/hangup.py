@@ -14,7 +14,6 @@ surer they are what they were then.
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.errors import NginxAcmeError
@@ -65,24 +64,28 @@ def take_up(home: Home, *, surely: bool) -> TakenUp:
     # Not before they are noted: who edits after this, and hangs up, brings others.
     if is_up_to_date(home) or not (told or _was_refused(home, work)):
         return NOTHING
-    if understood is None or understood.seen.sources.edited():
+    if understood is None or understood.edited():
         understood = understand_running(home.launch, home.instance.path)
-    # Takes 0.1 s to import, if it wasn't ahead; the files are read.
+    # Not at the top: most looks find nothing to take up.
     from nginx_acme.activation import activate_if_new
 
     reloaded = activate_if_new(understood, master)
-    return TakenUp(needed_work(home) != work, reloaded and understood.seen.sources.edited())
+    return TakenUp(needed_work(home) != work, reloaded and understood.edited())
 
 
 def _read_ahead(home: Home) -> Understood | None:
-    """What the user's files say, where that may be wanted; a mistake is found by who wants it."""
+    """What the user's files say, where that may be wanted, and what takes it up is imported.
+
+    A mistake is found by who wants it.
+    """
     if is_up_to_date(home):
         return None
     try:
         understood = understand_running(home.launch, home.instance.path)
     except NginxAcmeError:
         return None
-    import_module("nginx_acme.activation")
+    from nginx_acme import activation  # noqa: F401 - 0.1 s that nginx needs anyway
+
     return understood
 
 

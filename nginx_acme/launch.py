@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk, volumes
 from nginx_acme.binary import conf_path, prefix_path, startup_log_path
+from nginx_acme.errors import ConfigError
 from nginx_acme.labels import family_name, instance_name
+from nginx_acme.nginx.files import read_bytes
+from nginx_acme.nginx.source import failure
 from nginx_acme.process import become, found_environ
 from nginx_acme.store import Store
 
@@ -73,6 +76,13 @@ class Launch:
         """
         log = startup_log_path(self.nginx, self.command)
         return "/dev/null" if self.nginx.takes_error_log and _can_be_opened(log) else None
+
+    def demand_main(self) -> None:
+        """ConfigError, in nginx's words, where the user's main file can't be read."""
+        try:
+            read_bytes(self.main)
+        except OSError as error:
+            raise ConfigError(failure(self.main, error)) from error
 
     @contextmanager
     def scratch(self) -> Iterator[str]:

@@ -23,7 +23,7 @@ from nginx_acme.generate import Answer, Layout
 from nginx_acme.key_types import file_name
 from nginx_acme.labels import variable_of
 from nginx_acme.plan.addresses import whose_hosts
-from nginx_acme.store import Identity, possible_labels
+from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,7 +86,7 @@ def keep(
             _place(store, folder, key_type, stand_ins, source)
             paths[folder.identity, key_type] = folder.bundle_path(key_type)
     for key_type in _nameless(plan):
-        path = _path_of(store, NAMELESS, key_type)
+        path = store.bundle_path(NAMELESS, key_type)
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
     if source is None:
         return Places(paths, answers(plan, store, now))
@@ -156,33 +156,29 @@ def borrow(plan: Plan, store: Store, folder: str, now: datetime) -> Places:
     for key_type in _nameless(plan):
         path = f"{folder}/{NAMELESS}-{file_name(key_type)}"
         paths[None, key_type] = _write(path, stand_ins.make((), key_type))
-    known = known_accounts(plan.issuers, store)
-    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, store, known))
+    return Places(paths, _borrowed_answers(plan, store))
 
 
 def foresee(plan: Plan, store: Store) -> Places:
     """The places that `keep` would give if nobody else came before it, with nothing written.
 
     An account that isn't there is as in `borrow`.
+
+    Raises:
+        StateError: others have all labels of a certificate.
     """
     paths: dict[Place, str] = {}
-    labels = {folder.label for folder in _readable(store.folders) or ()}
+    taken = set(_readable(store.labels) or ())
     for certificate in plan.certificates:
         identity, names = _identity(certificate), [name.value for name in certificate.names]
         found = _readable(partial(store.find, identity))
-        free = (label for label in possible_labels(identity, names) if label not in labels)
-        label = found.label if found else next(free)
-        labels.add(label)
+        label = found.label if found else store.free_label(identity, names, taken)
+        taken.add(label)
         for key_type in certificate.key_types:
-            paths[identity, key_type] = _path_of(store, label, key_type)
+            paths[identity, key_type] = store.bundle_path(label, key_type)
     for key_type in _nameless(plan):
-        paths[None, key_type] = _path_of(store, NAMELESS, key_type)
-    known = known_accounts(plan.issuers, store)
-    return Places(paths, borrow_answers(_asked(plan.issuers), plan.whose_hosts, store, known))
-
-
-def _path_of(store: Store, label: str, key_type: str) -> str:
-    return f"{store.root}/certificates/{label}/{file_name(key_type)}"
+        paths[None, key_type] = store.bundle_path(NAMELESS, key_type)
+    return Places(paths, _borrowed_answers(plan, store))
 
 
 def _readable(ask: Callable[[], T | None]) -> T | None:
@@ -198,6 +194,11 @@ def _path_in(store: Store, identity: Identity, key_type: str) -> str | None:
     if folder is None or folder.read(key_type) is None:
         return None
     return folder.bundle_path(key_type)
+
+
+def _borrowed_answers(plan: Plan, store: Store) -> tuple[Answer, ...]:
+    known = known_accounts(plan.issuers, store)
+    return borrow_answers(_asked(plan.issuers), plan.whose_hosts, store, known)
 
 
 def borrow_answers(

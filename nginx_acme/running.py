@@ -15,11 +15,11 @@ from nginx_acme import disk, generation
 from nginx_acme.binary import pid_path
 from nginx_acme.commandline import parse
 from nginx_acme.draft import test
-from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
+from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.launch import Home, home_at
 from nginx_acme.manifest import current_manifest
 from nginx_acme.master import find_master
-from nginx_acme.nginx.files import glob_files, read_bytes
+from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import read_source
 from nginx_acme.state_path import state_path
 from nginx_acme.store import Store
@@ -51,26 +51,12 @@ def find_home(launch: Launch) -> Home:
     return _with_source(home)
 
 
-def known_home(launch: Launch) -> Home:
-    """The same, but no words about an nginx that doesn't exist.
-
-    Raises:
-        NginxAcmeError: the main file can't be opened, and nginx was never started with it.
-    """
+def needed_home(launch: Launch) -> Home:
+    """The same; ConfigError where the main file can't be read and nginx was never started with it."""
     home = find_home(launch)
     if generation.current(home.instance.path) is None:
-        demand_main(launch)
+        launch.demand_main()
     return home
-
-
-def demand_main(launch: Launch) -> None:
-    """NginxAcmeError, in nginx's words, where the main file can't be opened."""
-    try:
-        read_bytes(launch.main)
-    except OSError as error:
-        raise NginxAcmeError(
-            f'open() "{launch.main}" failed ({error.errno}: {error.strerror})'
-        ) from error
 
 
 def home_of(launch: Launch, instance: str) -> Home:

@@ -70,7 +70,7 @@ class Seen:
     @property
     def sources(self) -> Sources:
         """All that was seen so far."""
-        return Sources(self._states, self._more, settled=not self._unsure)
+        return Sources(dict(self._states), dict(self._more), settled=not self._unsure)
 
     def sure(self, paths: Iterable[str]) -> dict[str, str]:
         """The states of those of these files that have no other content as long as they have them."""

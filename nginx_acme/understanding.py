@@ -64,6 +64,10 @@ class Understood:
         """The files and folders that were read for it."""
         return self.files.seen
 
+    def edited(self) -> bool:
+        """Whether the user's files are not what they were when they were read, or may not be."""
+        return self.seen.sources.edited()
+
     @property
     def pid_file(self) -> str:
         """Where the running nginx, if there is one, says who it is."""

@@ -18,7 +18,7 @@ _IMPORT = "from nginx_acme.{} import *; "
 
 def python(code: str, *modules: str) -> list[str]:
     """Argv of a Python that runs this code with everything of these modules at hand."""
-    return [sys.executable, "-c", _START + "".join(map(_IMPORT.format, modules)) + code]
+    return [sys.executable, "-c", f"{_START}{''.join(map(_IMPORT.format, modules))}\n{code}"]
 
 
 def answers(
@@ -37,10 +37,23 @@ def signals_of(status: bytes) -> list[bytes]:
 
 @contextmanager
 def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that runs `program`; killed at the end."""
-    command = [sys.executable, "-c", program, *arguments]
+    """A Python process that runs `program`, as `python` does; killed at the end."""
+    command = [*python(program), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def heard(process: subprocess.Popen[bytes]) -> bytes:
+    """The next line that it writes."""
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def tell(process: subprocess.Popen[bytes]) -> None:
+    """Give it the line that it waits for."""
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()

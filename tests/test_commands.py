@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme.store import Identity
+from nginx_acme.store.certificates import possible_labels
 from tests.launcher import LAUNCHER, issuer, requests
 from tests.servers import LOCALHOST
 
@@ -44,14 +46,20 @@ def test_help(make_site: MakeSite, word: str) -> None:
     "word", ["plan", "status", "renew", "revoke a.example", "account show", "status --check"]
 )
 def test_no_such_file(make_site: MakeSite, word: str) -> None:
-    """A mistake in the path of the main file is told as nginx does, not as what there is none of."""
+    """A mistyped path of the main file is told in nginx's words, whichever of our words is asked."""
     site = make_site()
     site.conf = site.conf.with_name("ngnix.conf")
-    answer = site.run(*word.split())
-    assert answer.returncode == (3 if "--check" in word else 1)
-    assert f'open() "{site.conf}" failed (2: No such file or directory)' in (
-        answer.stderr or answer.stdout
-    )
+    assert complaint(site, word) == f'open() "{site.conf}" failed (2: No such file or directory)'
+    site.conf.mkdir()
+    assert complaint(site, word) == f'pread() "{site.conf}" failed (21: Is a directory)'
+
+
+def complaint(site: Site, words: str) -> str:
+    """What one of our words says and ends with."""
+    answer = site.run(*words.split())
+    assert answer.returncode == (3 if "--check" in words else 1)
+    (line,) = (answer.stderr or answer.stdout).splitlines()
+    return re.sub(r"^nginx-acme: \[emerg\] |^NGINX-ACME UNKNOWN - ", "", line)
 
 
 # --- plan -----------------------------------------------------------------------------------
@@ -153,11 +161,34 @@ def test_diff(make_site: MakeSite) -> None:
     site.start()
     assert is_made(site, lines)
     assert diff(site) == lines
+
+
+def test_diff_of_taken_labels(make_site: MakeSite) -> None:
+    """The paths in it are those that a start makes, also where a certificate's label is taken."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    site.start()
     blocks = (site.block(f"a.internal {more}.internal", "acme local;") for more in "bc")
     site.configure(*blocks)
     lines = diff(site)
     assert site.run("-s", "reload").returncode == 0
     assert is_made(site, lines)
+
+
+def test_diff_where_no_label_is_left(make_site: MakeSite) -> None:
+    """Where others have all of them it is told in one line."""
+    site = make_site()
+    site.configure(site.block("a.internal", "acme local;"))
+    certificates = site.state / "certificates"
+    certificates.mkdir(parents=True)
+    for label in possible_labels(
+        Identity("local:", frozenset({"a.internal"}), None), ["a.internal"]
+    ):
+        (certificates / label).write_text("somebody else's")
+    answer = site.run("plan", "--diff")
+    said = f'"{certificates}" has no name left for a certificate of "a.internal"'
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr == f"nginx-acme: [emerg] {said}\n"
 
 
 def diff(site: Site) -> list[str]:
@@ -168,9 +199,10 @@ def diff(site: Site) -> list[str]:
 
 
 def is_made(site: Site, lines: list[str]) -> bool:
-    """Whether the current generation has all that is new in such a difference."""
-    made = (site.instance / "generated" / "nginx.conf").read_text().splitlines()
-    return set(made) >= {line[1:] for line in lines[2:] if line.startswith("+")}
+    """Whether the current generation has all that is new in such a difference, which isn't nothing."""
+    new = {line[1:] for line in lines[2:] if line.startswith("+")}
+    assert new
+    return set((site.instance / "generated" / "nginx.conf").read_text().splitlines()) >= new
 
 
 def test_plan_mistake(make_site: MakeSite) -> None:

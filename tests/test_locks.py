@@ -11,17 +11,21 @@ import pytest
 
 from nginx_acme import locks
 from nginx_acme.errors import StateError
+from tests.launcher import PATIENCE
 from tests.mounts import CAN_MOUNT, in_memory
-from tests.programs import running
+from tests.programs import heard, running, tell
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-HOLDS = """
-import sys
+HOLDS = f"""
 from nginx_acme import locks
-with locks.lock(sys.argv[1], wait=5):
+held = locks.try_lock(sys.argv[1])
+if held is None:
+    print("waits", flush=True)
+    held = locks.lock(sys.argv[1], wait={PATIENCE})
+with held:
     print("held", flush=True)
     sys.stdin.read(1)
 print("released", flush=True)
@@ -33,8 +37,7 @@ sys.stdin.read(1)
 def held_elsewhere(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds a lock until a byte comes on its standard input."""
     with running(HOLDS, str(path)) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
+        assert heard(process) == b"held\n"
         yield process
 
 
@@ -73,11 +76,9 @@ def test_the_wait_ends_when_the_lock_is_free(tmp_path: Path) -> None:
     """A waiting process gets the lock when the other gives it back."""
     path = tmp_path / "lock"
     with held_elsewhere(path) as process, running(HOLDS, str(path)) as waiting:
-        assert process.stdin is not None
-        assert waiting.stdout is not None
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-        assert waiting.stdout.readline() == b"held\n"
+        assert heard(waiting) == b"waits\n"
+        tell(process)
+        assert heard(waiting) == b"held\n"
         assert locks.holder(str(path)).startswith(f"process {waiting.pid} ")
 
 
@@ -87,7 +88,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     with held_elsewhere(path) as process:
         process.kill()
         process.wait()
-        locks.lock(str(path), wait=5).release()
+        locks.lock(str(path), wait=PATIENCE).release()
 
 
 def test_who_holds_a_lock_is_known_without_trying_it(tmp_path: Path) -> None:
@@ -153,7 +154,6 @@ def test_a_lock_of_a_removed_folder(tmp_path: Path) -> None:
 
 
 REMOVES = """
-import os, sys
 from nginx_acme import locks
 path = sys.argv[1]
 inside = path + ".inside"
@@ -171,7 +171,7 @@ def test_locks_that_are_removed_under_those_who_wait(tmp_path: Path) -> None:
     """However often the file is removed, no two processes hold the lock at once."""
     path = str(tmp_path / "lock")
     with running(REMOVES, path) as one, running(REMOVES, path) as other:
-        assert (one.wait(30), other.wait(30)) == (0, 0)
+        assert (one.wait(PATIENCE), other.wait(PATIENCE)) == (0, 0)
 
 
 def test_releasing_twice_is_harmless(tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ def test_changed(file: Path, change: Callable[[Path], object], looked_at: str) -
     assert seen.sources.changed()
 
 
+def test_what_was_seen_so_far(file: Path) -> None:
+    """What is told of is what was seen until then, whatever is looked at later."""
+    seen = of(file)
+    before = seen.sources
+    seen.note(str(file.parent))
+    seen.note_more("/proc/version")
+    assert ([*before.states], [*before.more], before.settled) == ([str(file)], [], True)
+
+
 def test_come_and_gone(file: Path) -> None:
     """A folder with the same names in it is the same: it may be where nginx has its pid file."""
     before = file.parent.stat().st_mtime_ns

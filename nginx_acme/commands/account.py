@@ -26,7 +26,7 @@ from nginx_acme.launch import utc_now
 from nginx_acme.log import printable
 from nginx_acme.orders.registration import Registration
 from nginx_acme.places import answer_of, answers_of
-from nginx_acme.running import current_work, known_home, why_silent
+from nginx_acme.running import current_work, needed_home, why_silent
 from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(launch: Launch) -> int:
     if not rest[0].startswith("-") and rest[0] not in _DEEDS:
         raise NginxAcmeError(f'unknown word "{rest[0]}"{nearest(rest[0], _DEEDS)}')
     given = parser.parse_args(rest)
-    home = known_home(launch)
+    home = needed_home(launch)
     _DEEDS[given.deed](home, given)
     return 0
 

@@ -19,7 +19,6 @@ from nginx_acme.places import foresee
 from nginx_acme.policy import Keep, Renew, Wait
 from nginx_acme.policy.forecast import forecast
 from nginx_acme.policy.limits import Ask, Limits
-from nginx_acme.running import demand_main
 from nginx_acme.standing import standings
 from nginx_acme.understanding import understand
 
@@ -43,7 +42,7 @@ def run(launch: Launch) -> int:
     given = parser.parse_args(launch.command.rest)
     understood = understand(launch)
     if understood is None:
-        demand_main(launch)
+        launch.demand_main()
         sys.stdout.write(f"{launch.main}: no directive of nginx-acme, nginx gets it as it is\n")
         return 0
     understood.tell_warnings()

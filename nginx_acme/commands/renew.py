@@ -20,7 +20,7 @@ from nginx_acme.errors import NginxAcmeError
 from nginx_acme.identifiers import NotCertifiable, name_of
 from nginx_acme.reload import settled_workers
 from nginx_acme.rounds import go_round
-from nginx_acme.running import known_home, needed_work, running_master, why_silent
+from nginx_acme.running import needed_home, needed_work, running_master, why_silent
 from nginx_acme.store import Identity
 from nginx_acme.turn import turn
 
@@ -62,7 +62,7 @@ def run(launch: Launch) -> int:
     if given.agent:
         sys.stdout.write(json.dumps(turn(launch, given.instance, given.agent)))
         return 0
-    home = known_home(launch)
+    home = needed_home(launch)
     work = needed_work(home)
     launch.log.add_file(work.error_log)
     force = _named(given.force, work)

@@ -16,7 +16,7 @@ from nginx_acme.identifiers import NotCertifiable, name_of
 from nginx_acme.key_types import KEY_TYPES
 from nginx_acme.launch import utc_now
 from nginx_acme.revocation import AT_ONCE, Revocation
-from nginx_acme.running import known_home, needed_work, why_silent
+from nginx_acme.running import needed_home, needed_work, why_silent
 from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(launch: Launch) -> int:
     if given.reason is not None and given.reason not in REASONS:
         near = nearest(given.reason, REASONS) or f", there are {', '.join(REASONS)}"
         raise NginxAcmeError(f'unknown reason "{given.reason}"{near}')
-    home = known_home(launch)
+    home = needed_home(launch)
     work = needed_work(home)
     launch.log.add_file(work.error_log)
     if (why := why_silent(home, work)) is not None:

@@ -19,7 +19,7 @@ from nginx_acme.overview import gather
 from nginx_acme.report.document import to_json
 from nginx_acme.report.plugin import State, line
 from nginx_acme.report.table import to_text
-from nginx_acme.running import known_home
+from nginx_acme.running import needed_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ def run(launch: Launch) -> int:
     given = parser.parse_args(launch.command.rest)
     if given.check:
         return _check(launch)
-    overview = gather(known_home(launch), utc_now())
+    overview = gather(needed_home(launch), utc_now())
     if given.json:
         sys.stdout.write(json.dumps(to_json(overview), indent=2) + "\n")
     else:
@@ -48,7 +48,7 @@ def run(launch: Launch) -> int:
 def _check(launch: Launch) -> int:
     """The plugin's line, and its exit code, also where nothing can be found out."""
     try:
-        state, text = check(known_home(launch), utc_now())
+        state, text = check(needed_home(launch), utc_now())
     except NginxAcmeError as error:
         state, text = State.UNKNOWN, line(State.UNKNOWN, str(error))
     sys.stdout.write(f"{printable(text)}\n")

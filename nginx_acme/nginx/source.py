@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -182,16 +182,17 @@ class _Having:
         self._word = word
         self.files = {path for path, file in source.files.items() if word in file.text}
         self._ways: dict[str, list[int]] = {}
-        """Where each file includes one of those."""
+        """Where each file includes one of those, in their order."""
         found = -1
         while found != len(self.files):
             found = len(self.files)
-            for (path, _), include in source.includes.items():
+            # From the last: a file's own includes come after the one that it was opened for.
+            for (path, _), include in reversed([*source.includes.items()]):
                 if not self.files.isdisjoint(include.paths):
                     self.files.add(path)
         for (path, start), include in source.includes.items():
             if not self.files.isdisjoint(include.paths):
-                insort(self._ways.setdefault(path, []), start)
+                self._ways.setdefault(path, []).append(start)
 
     def block(self, directive: Directive) -> bool:
         """Whether the block of a directive may have it."""
@@ -282,8 +283,7 @@ class _Reading:
         try:
             text = to_text(self._read(path))
         except OSError as error:
-            call = "pread" if isinstance(error, IsADirectoryError) else "open"
-            message = f'{call}() "{path}" failed ({error.errno}: {error.strerror})'
+            message = failure(path, error)
             if directive is None:
                 raise ConfigError(message) from error
             self.unopened[path] = self._error(message, directive)
@@ -319,6 +319,12 @@ class _Reading:
     def _error(self, message: str, directive: Directive) -> ConfigError:
         place = Source(self._main, self.files, self.includes).place(directive)
         return ConfigError(message, place.path, place.line)
+
+
+def failure(path: str, error: OSError) -> str:
+    """What nginx says of a file that it can't read."""
+    call = "pread" if isinstance(error, IsADirectoryError) else "open"
+    return f'{call}() "{path}" failed ({error.errno}: {error.strerror})'
 
 
 def is_pattern(path: str) -> bool:

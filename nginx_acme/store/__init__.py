@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import disk, locks
 from nginx_acme.errors import StateError
-from nginx_acme.key_types import KEY_TYPES
+from nginx_acme.key_types import KEY_TYPES, file_name
 from nginx_acme.labels import (
     instance_name,
     instance_path,
@@ -41,7 +41,13 @@ from nginx_acme.labels import (
 )
 from nginx_acme.store import accounts, certificates
 from nginx_acme.store.accounts import AccountFolder
-from nginx_acme.store.certificates import UNKNOWN, CertificateFolder, Identity, possible_labels
+from nginx_acme.store.certificates import (
+    UNKNOWN,
+    CertificateFolder,
+    Identity,
+    no_label_left,
+    possible_labels,
+)
 from nginx_acme.store.instances import Instance, Proof
 from nginx_acme.store.notes import NO_ATTEMPT, Attempt, Issued
 from nginx_acme.store.pending import Pending, PendingOrder
@@ -49,7 +55,7 @@ from nginx_acme.store.proved import Proved
 from nginx_acme.store.records import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
     from datetime import datetime
 
     from nginx_acme.certificate import Bundle
@@ -67,7 +73,6 @@ __all__ = [
     "PendingOrder",
     "Proof",
     "Store",
-    "possible_labels",
 ]
 
 LAYOUT = 1
@@ -204,6 +209,25 @@ class Store:
         parent = self._certificates
         return self._register(certificates.make_folder(parent, self._access, identity, names))
 
+    def labels(self) -> list[str]:
+        """The names that are taken, sorted, whatever has them."""
+        return disk.names_in(self._certificates)
+
+    def free_label(self, identity: Identity, names: Sequence[str], taken: Container[str]) -> str:
+        """The label that `create` would give to a certificate where these are taken.
+
+        Raises:
+            StateError: there is none, as in `create`.
+        """
+        for label in possible_labels(identity, names):
+            if label not in taken:
+                return label
+        raise no_label_left(self._certificates, names)
+
+    def bundle_path(self, label: str, key_type: str) -> str:
+        """Where nginx finds a certificate that has, or is to have, this label."""
+        return os.path.join(self._certificates, label, file_name(key_type))
+
     def nearest(self, identity: Identity, key_type: str, now: datetime) -> Bundle | None:
         """What to serve as long as `identity` has no certificate of this key type.
 
@@ -232,9 +256,9 @@ class Store:
     def _index(self) -> dict[str, CertificateFolder]:
         if self._folders is None:
             self._folders = {}
-            parent = self._certificates
-            for label in disk.names_in(parent):
-                self._register(certificates.open_folder(os.path.join(parent, label), self._access))
+            for label in self.labels():
+                path = os.path.join(self._certificates, label)
+                self._register(certificates.open_folder(path, self._access))
         return self._folders
 
     def _register(self, folder: CertificateFolder) -> CertificateFolder:

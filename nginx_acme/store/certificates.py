@@ -353,7 +353,14 @@ def make_folder(
                 return there
     finally:
         disk.remove_folder(folder)
-    raise StateError(f'"{certificates}" has no name left for one of {names[:1]}', certificates)
+    raise no_label_left(certificates, names)
+
+
+def no_label_left(certificates: str, names: Sequence[str]) -> StateError:
+    """What is said where others have all labels of a certificate."""
+    return StateError(
+        f'"{certificates}" has no name left for a certificate of "{names[0]}"', certificates
+    )
 
 
 def possible_labels(identity: Identity, names: Sequence[str]) -> Iterator[str]:

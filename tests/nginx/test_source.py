@@ -187,6 +187,12 @@ def test_long_chain_of_includes() -> None:
     assert tree(read({**files, "/5000": "end;"}, "/0")) == ["end"]
 
 
+def test_a_word_at_the_end_of_a_long_chain() -> None:
+    """The way to it is found in linear time; else this would never end."""
+    files = {f"/{n}": f"include {n + 1};" for n in range(50_000)}
+    assert tree(read({**files, "/50000": "acme;"}, "/0"), "acme") == ["acme"]
+
+
 def test_missing_main_file() -> None:
     """Without a main file there is no place to name, as with nginx."""
     with pytest.raises(ConfigError) as caught:
