@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from nginx_acme.bundle import Bundle, Facts, is_address
 from nginx_acme.errors import BadBundle, ConfigError
 
 if TYPE_CHECKING:
@@ -72,34 +72,6 @@ _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.ASCII)
 _LONGEST_HOST = 253
 _PROOF = b"this key fits this certificate"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the first certificate of a bundle says of itself (RFC 5280), and its key's type."""
-
-    names: frozenset[str]
-    not_before: datetime
-    not_after: datetime
-    key_type: str
-    issuer: str
-    serial: int
-    temporary: bool
-    authority_key_id: bytes | None
-
-    def covers(self, name: str) -> bool:
-        """Whether a browser takes this certificate for `name` (RFC 6125 §6.4.3)."""
-        if name in self.names:
-            return True
-        return not _is_address(name) and "*." + name.partition(".")[2] in self.names
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """A private key, its certificate and the chain, as one PEM in this order."""
-
-    pem: bytes = field(repr=False)
-    facts: Facts
 
 
 class Parts(NamedTuple):
@@ -223,19 +195,11 @@ def general_names(names: Iterable[str]) -> list[x509.DNSName | x509.IPAddress]:
 
 
 def _general_name(name: str) -> x509.DNSName | x509.IPAddress | None:
-    if _is_address(name):
+    if is_address(name):
         return x509.IPAddress(ipaddress.ip_address(name))
     if len(name) > _LONGEST_HOST or not _HOST.fullmatch(name):
         return None
     return x509.DNSName(name)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return "%" not in name
 
 
 # Bundles

@@ -12,9 +12,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from nginx_acme.overview import gather
-from nginx_acme.proof import key, look
+from nginx_acme.proof import key
 from nginx_acme.report.plugin import State, to_line
 from nginx_acme.running import needed_work, running_master
+from nginx_acme.sight import look
 from nginx_acme.standing import standings
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nginx_acme.launch import Home
-    from nginx_acme.proof import Finding, Key
+    from nginx_acme.proof import Key
     from nginx_acme.report import Row
+    from nginx_acme.sight import Finding
     from nginx_acme.work import Work
 
 LONGEST = 8.0

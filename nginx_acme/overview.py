@@ -51,7 +51,7 @@ def gather(home: Home, now: datetime) -> Overview:
 
 
 def gather_lasting(home: Home, now: datetime, known: Survey | None = None) -> Overview:
-    """The same for whoever reads it later, by a look that is made now.
+    """The same for whoever reads it later; now is the last look.
 
     The pids of nginx and of the agent are left out: they are true only for whoever asks now.
 

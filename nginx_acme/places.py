@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.plan import Certificate, Issuer, Plan
     from nginx_acme.store import AccountFolder, CertificateFolder, Store

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nginx_acme.acme.client import Client
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.launch import Home
     from nginx_acme.plan import Certificate
     from nginx_acme.store import CertificateFolder

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.plan import Certificate
     from nginx_acme.policy.ari import Advice
     from nginx_acme.store import CertificateFolder, Store

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from nginx_acme.acme.order import Solver
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.policy.ari import Advice
     from nginx_acme.store import AccountFolder, PendingOrder
 

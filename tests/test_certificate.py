@@ -23,12 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nginx_acme import certificate
-from nginx_acme.certificate import Bundle, leaf_der, read_bundle, read_leaf, temporary
+from nginx_acme.bundle import is_address
+from nginx_acme.certificate import leaf_der, read_bundle, read_leaf, temporary
 from nginx_acme.errors import BadBundle, ConfigError
 from nginx_acme.key_types import KEY_TYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nginx_acme.bundle import Bundle
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NAMES = ("example.com", "*.example.org", "192.0.2.1", "2001:db8::1")
@@ -523,7 +526,7 @@ def test_no_name_stops_a_temporary_certificate(names: list[str]) -> None:
     facts = temporary(names, "ecdsa:256", NOW, key_pem=KEY).facts
     assert facts.temporary
     for name in facts.names - set(names):
-        assert name in {str(ipaddress.ip_address(n)) for n in names if certificate._is_address(n)}
+        assert name in {str(ipaddress.ip_address(n)) for n in names if is_address(n)}
 
 
 def test_temporary_certificates_may_share_a_key() -> None:

@@ -38,7 +38,7 @@ from tests.servers import LOCALHOST, ROOT, Pebble, fetch, free_port, wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from tests.servers import Program
 
 EVERY_STEP = bool(os.environ.get("EVERY_STEP"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from tests.servers import NginxServer
 
     StartNginx = Callable[..., NginxServer]

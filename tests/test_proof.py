@@ -12,7 +12,7 @@ import pytest
 from nginx_acme.nginx.source import read_source
 from nginx_acme.plan import Facts, make_plan
 from nginx_acme.policy import Keep
-from nginx_acme.proof import Finding, look
+from nginx_acme.sight import Finding, look
 from nginx_acme.standing import Standing
 from nginx_acme.store import Attempt
 from nginx_acme.work import work_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.work import Work
     from tests.launcher import Site
     from tests.servers import NginxServer

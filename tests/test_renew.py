@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.fake_ca import names_of
-from tests.launcher import eventually, issuer, requests
+from tests.launcher import LAUNCHER, eventually, issuer, requests
 from tests.servers import LOCALHOST
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     StartPebble = Callable[..., Pebble]
 
 
+def last_look(site: Site) -> datetime:
+    """When the certificates were last looked at, as `status` tells it."""
+    return datetime.fromisoformat(json.loads(site.run("status", "--json").stdout)["last_look"])
+
+
 def test_not_due(make_site: MakeSite, pebble: Pebble) -> None:
     """Where nothing is due nobody is asked, and nginx is left alone."""
     site = make_site(pebble)
@@ -33,6 +39,27 @@ def test_not_due(make_site: MakeSite, pebble: Pebble) -> None:
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
     assert requests(pebble) == asked
     assert site.workers() == workers
+
+
+def test_not_due_imports_no_client(make_site: MakeSite, pebble: Pebble) -> None:
+    """Where nothing is due nothing is imported that speaks with a CA or takes a certificate apart."""
+    site = make_site(pebble)
+    site.configure(site.block("light.example"))
+    site.start()
+    site.quiet()
+    before = last_look(site)
+    python, *rest = LAUNCHER
+    done = subprocess.run(
+        [python, "-X", "importtime", *rest, *site.argv("renew")[len(LAUNCHER) :]],
+        env=site.environ,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "nginx_acme.rounds" in imported
+    assert not imported & {"aiohttp", "asyncio", "cryptography", "dns", "httpx", "josepy", "ssl"}
+    assert last_look(site) > before
 
 
 def test_force(make_site: MakeSite, pebble: Pebble) -> None:

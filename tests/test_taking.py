@@ -22,7 +22,7 @@ from tests.store.bundles import NOW, issue, temporary
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.store import CertificateFolder
 
 KEY = "ecdsa:256"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nginx_acme.plan import Issuer
-    from nginx_acme.proof import Finding as Seen
+    from nginx_acme.sight import Finding as Seen
     from nginx_acme.standing import Standing
     from nginx_acme.store import AccountFolder
 

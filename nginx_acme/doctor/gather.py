@@ -29,8 +29,8 @@ from nginx_acme.doctor.nginx import Care, Program, Running, unit_of
 from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
 from nginx_acme.launch import is_shelter
 from nginx_acme.master import workers
-from nginx_acme.proof import look
 from nginx_acme.running import as_started, current_work, started_at
+from nginx_acme.sight import look
 from nginx_acme.sockets import holder, listening
 from nginx_acme.standing import standings
 from nginx_acme.store import Identity

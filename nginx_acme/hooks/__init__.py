@@ -21,7 +21,7 @@ from nginx_acme.hooks.due import calls, heard, next_look, settled
 from nginx_acme.hooks.told import from_fields, to_fields
 from nginx_acme.hooks.words import document, variables
 from nginx_acme.launch import utc_now
-from nginx_acme.overview import gather
+from nginx_acme.overview import gather_lasting
 from nginx_acme.state_path import STATE_PATH_VARIABLE
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def tell(hooks: Sequence[Hook], home: Home, log: Log, runner: Runner) -> datetim
     if held is None:
         return utc_now() + BUSY
     with held:
-        overview, noted = gather(home, utc_now()), from_fields(instance.told())
+        overview, noted = gather_lasting(home, utc_now()), from_fields(instance.told())
         rows, now = overview.rows, overview.now
         told = settled(noted, hooks, rows, now)
         for call in list(calls(told, rows, now)):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nginx_acme.acme.client import Client
     from nginx_acme.acme.order import Solver
     from nginx_acme.acme.resources import Order, RenewalInfo
-    from nginx_acme.certificate import Bundle, Facts
+    from nginx_acme.bundle import Bundle, Facts
     from nginx_acme.identifiers import Name
     from nginx_acme.log import Log
     from nginx_acme.plan import Issuer

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nginx_acme.acme.order import Solver
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.orders.allowance import Allowance
     from nginx_acme.orders.issuance import Session
     from nginx_acme.orders.ports import Outcome, Ports

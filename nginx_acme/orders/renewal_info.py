@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from datetime import datetime
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.orders.ports import Ports
     from nginx_acme.orders.sessions import Sessions
     from nginx_acme.plan import Certificate, Issuer

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
     from datetime import datetime
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.orders.issuance import Wanted
     from nginx_acme.plan import Certificate
     from nginx_acme.store import Attempt, CertificateFolder

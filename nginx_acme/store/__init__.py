@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
     from datetime import datetime
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
 
 __all__ = [
     "NO_ATTEMPT",

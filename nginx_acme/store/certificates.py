@@ -41,7 +41,7 @@ from nginx_acme.store.revocations import Revocations
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.policy.ari import Advice
     from nginx_acme.store.records import Access, Fields
 

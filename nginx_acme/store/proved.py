@@ -12,12 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nginx_acme import __version__, sealed
-
-if TYPE_CHECKING:
-    from nginx_acme.certificate import Bundle, Facts
+from nginx_acme.bundle import Bundle, Facts
 
 _NOT_AFTER = 2
 """Its place among the fields."""
@@ -35,14 +33,14 @@ class Proved:
 
     def read_bundle(self, pem: bytes) -> Bundle:
         """As `certificate.read_bundle`."""
-        from nginx_acme.certificate import Bundle, read_bundle  # noqa: PLC0415 - 60 ms, if any
-
         if self._known is None:
             lines = (sealed.kept(self._path, _KIND) or b"").decode().splitlines()
             self._known = dict(line.split(" ", 1) for line in lines)
         digest = hashlib.sha256(pem).hexdigest()
         if digest in self._known:
             return Bundle(pem, _facts(json.loads(self._known[digest])))
+        from nginx_acme.certificate import read_bundle  # noqa: PLC0415 - 60 ms, if any is new
+
         bundle = read_bundle(pem)
         self._known[digest] = json.dumps(_fields(bundle.facts))
         self._is_new = True
@@ -77,8 +75,6 @@ def _fields(facts: Facts) -> list[Any]:
 
 
 def _facts(fields: list[Any]) -> Facts:
-    from nginx_acme.certificate import Facts  # noqa: PLC0415 - as above
-
     names, not_before, not_after, key_type, issuer, serial, temporary, key_id = fields
     return Facts(
         names=frozenset(names),

@@ -19,7 +19,7 @@ from nginx_acme.doctor.certificates import (
 from nginx_acme.identifiers import Name
 from nginx_acme.plan import Certificate, Issuer
 from nginx_acme.policy import Keep, Renew, Wait
-from nginx_acme.proof import Finding as Seen
+from nginx_acme.sight import Finding as Seen
 from nginx_acme.standing import Standing
 from nginx_acme.store import AccountFolder, Attempt
 from nginx_acme.store.proved import Proved
@@ -27,7 +27,7 @@ from nginx_acme.store.records import Access
 from tests.store.bundles import issue, temporary
 
 if TYPE_CHECKING:
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.policy import Decision
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)

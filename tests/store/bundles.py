@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from nginx_acme import certificate
 
 if TYPE_CHECKING:
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CA = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA of the tests")])

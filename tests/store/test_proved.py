@@ -18,7 +18,7 @@ from nginx_acme.store.proved import _KIND, Proved
 from tests.store.bundles import NOW, issue, temporary
 
 if TYPE_CHECKING:
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
 
 NAMES = ("example.com", "*.example.com", "2001:db8::1")
 

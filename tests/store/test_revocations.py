@@ -13,7 +13,7 @@ from nginx_acme.store import Identity, Store
 from tests.store.bundles import NOW, issue, key_of, temporary
 
 if TYPE_CHECKING:
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
     from nginx_acme.store import CertificateFolder
 
 CA = "https://ca.example/directory"

@@ -24,7 +24,7 @@ from tests.store.bundles import NOW, issue, temporary
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nginx_acme.certificate import Bundle
+    from nginx_acme.bundle import Bundle
 
 CA = "https://ca.example/directory"
 OTHER_CA = "https://other.example/directory"
