@@ -1,6 +1,7 @@
 """Which nginx it is: found, asked what it was built with, and where that puts its files.
 
-What may live here: what is known of nginx as a program before anything of a configuration is.
+What may live here: what is known of nginx as a program, and where it and a command line put its
+files. What a configuration says of them is an argument.
 
 Imported at every start, so its data are plain classes with slots, and what is not needed at
 every start is imported where it is needed.
@@ -117,6 +118,9 @@ def _is_ours(path: str, this: str) -> bool:
     for word in _OUR_NAMES:
         head = head.replace(word + b"/", b"")  # a folder of that name is not us
     return any(word in head for word in _OUR_NAMES)
+
+
+# --- what it was built with -----------------------------------------------------------------
 
 
 class Nginx:

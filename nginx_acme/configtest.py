@@ -13,7 +13,7 @@ from nginx_acme import generation
 from nginx_acme.directives import hint
 from nginx_acme.draft import write
 from nginx_acme.errors import ConfigError, NginxRejected
-from nginx_acme.judgement import check
+from nginx_acme.judgement import judge
 from nginx_acme.launch import utc_now
 from nginx_acme.places import borrow
 from nginx_acme.store import Store
@@ -45,9 +45,9 @@ def _test(launch: Launch) -> int:
     if understood is None:
         launch.become_nginx(launch.command.argv)
     understood.tell_warnings()
-    with rehearsal(understood) as written:
+    with in_scratch(understood) as written:
         argv = launch.command.for_nginx(written.main, error_log=launch.nowhere)
-        said = check(launch.nginx, argv, written.translate)
+        said = judge(launch.nginx, argv, written.translate)
     sys.stdout.buffer.write(written.translate_dump(said.output))
     sys.stdout.flush()
     for line in said.lines:
@@ -56,15 +56,14 @@ def _test(launch: Launch) -> int:
 
 
 @contextmanager
-def rehearsal(understood: Understood) -> Iterator[Generation]:
+def in_scratch(understood: Understood) -> Iterator[Generation]:
     """The generation that a start would make, in a private folder that is gone afterwards.
 
     Raises:
         StateError: there is no such folder.
     """
     with understood.launch.scratch() as scratch:
-        rehearsed = understood.at(Store(scratch))
-        home = rehearsed.home
-        places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
+        there = understood.at(Store(scratch))
+        places = borrow(there.plan, there.home.store, there.home.stand_ins, utc_now())
         current = generation.current(understood.home.instance.path)
-        yield write(rehearsed, places, rehearsed.plan.added, like=current)
+        yield write(there, places, there.plan.added, like=current)

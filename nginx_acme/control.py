@@ -14,7 +14,7 @@ from nginx_acme.beside import wake_agent
 from nginx_acme.binary import startup_log_path
 from nginx_acme.draft import left_to_do, write
 from nginx_acme.errors import NginxAcmeError
-from nginx_acme.judgement import check
+from nginx_acme.judgement import judge
 from nginx_acme.launch import utc_now
 from nginx_acme.log import Log
 from nginx_acme.master import find_master, names_process
@@ -68,12 +68,12 @@ def _generated_main(understood: Understood) -> str | None:
     return main if os.path.exists(main) else None
 
 
-def _send_by(rehearsed: Understood) -> int:
+def _send_by(there: Understood) -> int:
     """By a generation that is made for this alone: nginx runs on the user's own file, or not."""
-    launch, home = rehearsed.launch, rehearsed.home
-    places = borrow(rehearsed.plan, home.store, home.stand_ins, utc_now())
-    written = write(rehearsed, places, ())
-    said = check(launch.nginx, launch.command.for_nginx(written.main), written.translate)
+    launch, home = there.launch, there.home
+    places = borrow(there.plan, home.store, home.stand_ins, utc_now())
+    written = write(there, places, ())
+    said = judge(launch.nginx, launch.command.for_nginx(written.main), written.translate)
     Log(launch.log.stream).relay(*said.lines)  # nginx has written to its error log itself
     return said.returncode
 

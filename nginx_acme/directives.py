@@ -76,7 +76,7 @@ ISSUER_RULES = {
 }
 """The directives inside of an `acme_issuer` block."""
 
-WORD = "acme"
+OUR_WORD = "acme"
 """In the name of every directive and variable that concerns us: a text without it has none."""
 
 FOREIGN = frozenset(

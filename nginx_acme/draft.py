@@ -14,7 +14,7 @@ from nginx_acme import disk, generation
 from nginx_acme.directives import hint
 from nginx_acme.errors import NginxRejected
 from nginx_acme.generate import generate
-from nginx_acme.judgement import check, checked
+from nginx_acme.judgement import judge, judged
 from nginx_acme.process import Run
 from nginx_acme.trial import end_trial, trial, would_take_a_password
 from nginx_acme.work import to_json, work_of
@@ -22,7 +22,7 @@ from nginx_acme.work import to_json, work_of
 if TYPE_CHECKING:
     from nginx_acme.commandline import CommandLine
     from nginx_acme.generation import Generation
-    from nginx_acme.judgement import Check
+    from nginx_acme.judgement import Judgement
     from nginx_acme.launch import Home, Launch
     from nginx_acme.nginx.listen import Listen
     from nginx_acme.places import Places
@@ -71,7 +71,7 @@ class Proposal:
         self._testing = None
         if not would_take_a_password(understood):
             self._testing = Run(understood.launch.nginx.path, trial(understood, written))
-        self._said: Check | None = None
+        self._said: Judgement | None = None
 
     def accepted(self) -> Generation:
         """Wait for what nginx says of it; the same every time.
@@ -80,7 +80,7 @@ class Proposal:
             NginxRejected: nginx refuses it; its words, with the user's file and line.
         """
         if self._said is None and self._testing is not None:
-            self._said = checked(self._testing, self._written.translate)
+            self._said = judged(self._testing, self._written.translate)
             end_trial(self._written)
         if self._said is not None and not self._said.ok:
             self._written.discard()
@@ -106,7 +106,7 @@ def use(home: Home, drafted: Generation, work: Work) -> None:
     generation.switch(home.instance.path, drafted)
 
 
-def test(launch: Launch, command: CommandLine, written: Generation) -> Check:
+def test(launch: Launch, command: CommandLine, written: Generation) -> Judgement:
     """`nginx -t` on a generation; what it says has the user's paths."""
     argv = command.for_test(written.main, error_log=launch.nowhere)
-    return check(launch.nginx, argv, written.translate)
+    return judge(launch.nginx, argv, written.translate)

@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
     from nginx_acme.binary import Nginx
 
-_VERDICTS = ("the configuration file ", "configuration file ")
-"""How `-t` begins what it says of the whole; after nginx's name."""
+_LAST_WORDS = ("the configuration file ", "configuration file ")
+"""How `-t` begins its last word; after nginx's name."""
 
 
-class Check:
+class Judgement:
     """What `nginx -t` said: `lines` on stderr, for the user; `output` on stdout (`-T`).
 
-    `messages` are the lines without its verdict, which only a test has: nginx says so much of a
-    configuration when it is started.
+    `messages`: `lines` without its last word on the whole, which a start never says.
     """
 
     __slots__ = ("lines", "messages", "ok", "output", "returncode")
@@ -33,25 +32,25 @@ class Check:
         self.ok = returncode == 0
         self.returncode = returncode
         self.lines = lines
-        self.messages = tuple(line for line in lines if not _is_verdict(line))
+        self.messages = tuple(line for line in lines if not _is_last_word(line))
         self.output = output
 
 
-def _is_verdict(line: str) -> bool:
+def _is_last_word(line: str) -> bool:
     name, _, words = line.partition(": ")
-    return name in NAMES and words.startswith(_VERDICTS)
+    return name in NAMES and words.startswith(_LAST_WORDS)
 
 
-def check(nginx: Nginx, argv: Sequence[str], translate: Callable[[str], str]) -> Check:
+def judge(nginx: Nginx, argv: Sequence[str], translate: Callable[[str], str]) -> Judgement:
     """Run nginx with `argv`, which has `-t` or `-T`; `translate` puts the user's paths in a line.
 
     Lines stay as nginx writes them (`nginx: [emerg] …`), without the end of the line.
     """
-    return checked(Run(nginx.path, argv), translate)
+    return judged(Run(nginx.path, argv), translate)
 
 
-def checked(testing: Run, translate: Callable[[str], str]) -> Check:
-    """The same of an nginx that runs already."""
+def judged(testing: Run, translate: Callable[[str], str]) -> Judgement:
+    """The same of a test that was started before."""
     returncode, output, messages = testing.result()
     lines = os.fsdecode(messages).removesuffix("\n").split("\n") if messages else ()
-    return Check(returncode, tuple(map(translate, lines)), output)
+    return Judgement(returncode, tuple(map(translate, lines)), output)

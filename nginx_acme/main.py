@@ -2,7 +2,9 @@
 
     argv -> CommandLine -> nginx answers itself    exec nginx with the same argv
                         -> a word of ours          the command of that name
-                        -> start, -t, -T, -s       `start`, which execs nginx in the end
+                        -> -s                      `control`
+                        -> -t, -T                  `configtest`
+                        -> a start                 `unchanged`, else `start`; both become nginx
 
 Light: what a start without work does not need is imported where it is needed.
 """

@@ -44,12 +44,12 @@ _NAMES = " with "
 def state_of(path: str) -> str:
     """The state of a file or folder."""
     try:
-        return state(os.stat(to_bytes(path)))
+        return state_by(os.stat(to_bytes(path)))
     except OSError:
         return ABSENT
 
 
-def state(status: os.stat_result) -> str:
+def state_by(status: os.stat_result) -> str:
     """What tells a file or folder from another and from what it was."""
     return (
         f"{status.st_dev} {status.st_ino} {status.st_size}"
@@ -59,7 +59,7 @@ def state(status: os.stat_result) -> str:
 
 def state_of_folder(path: str, status: os.stat_result | None) -> str:
     """The state of a folder with the names in it; without a status, that of the names alone."""
-    return f"{'' if status is None else state(status)}{_NAMES}{_names_in(path)}"
+    return f"{'' if status is None else state_by(status)}{_NAMES}{_names_in(path)}"
 
 
 class Sources:

@@ -76,6 +76,12 @@ def find_master(pid_file: str) -> Master | None:
     return Master(pid, " ".join(arguments), single)
 
 
+def master_of(pid_file: str, main: str) -> Master | None:
+    """The same, if it was started with this main file."""
+    master = find_master(pid_file)
+    return master if master is not None and master.uses(main) else None
+
+
 def names_process(pid_file: str) -> bool:
     """Whether the pid file names a process that lives, whatever that is."""
     pid = _read_pid(pid_file)

@@ -24,7 +24,7 @@ from nginx_acme.places import answers, keep
 from nginx_acme.publish import publish
 from nginx_acme.standing import unfinished
 from nginx_acme.taking import placed
-from nginx_acme.understanding import free_addresses, runs
+from nginx_acme.understanding import free_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def in_store(
     answered = answers(plan, home.store, utc_now())
     if answered != places.answers:  # a CA has forgotten its account
         drafted = draft(understood, replace(places, answers=answered), added)
-    if runs(understood):
+    if understood.runs():
         return
     _switch(understood, drafted, added)
     note_loaded(home, on_disk(plan.certificates, home.store, utc_now()))
@@ -86,7 +86,7 @@ def in_shelter(understood: Understood) -> None:
     home.store.open_for_writing()
     added = free_addresses(understood)
     drafted = draft(understood, placed(understood, utc_now()), added)
-    if runs(understood):
+    if understood.runs():
         return
     _switch(understood, drafted, added)
     note_loaded(home, on_disk(plan.certificates, home.store, utc_now()))

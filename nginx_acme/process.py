@@ -1,7 +1,8 @@
 """Programs: run beside us, or become in our place, and what signals do until then.
 
-What may live here: what has to do with ourselves as a process, whatever the program is. After exec
-nothing may tell that Python was there; what it would leave behind is undone in `become`.
+What may live here: what any program needs of us, nginx or not. Which one nginx is, is `binary`'s;
+what outlives us, `spawning`'s. After exec nothing may tell that Python was there; what it would
+leave behind is undone in `become`.
 
 Imported at every start, so its data are plain classes with slots, and what is not needed at
 every start is imported where it is needed. subprocess is not used at all: importing it costs
@@ -10,6 +11,7 @@ more than asking nginx for its version.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import time
@@ -28,6 +30,7 @@ else:
     import _signal as signal
 
 ENDING = ("SIGTERM", "SIGINT", "SIGQUIT")
+"""Signals that end us, as they end nginx."""
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 _CHANGED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 _FAREWELL_SECONDS = 1
@@ -143,6 +146,9 @@ def become(
         raise _not_run(path, error) from error
 
 
+# --- signals --------------------------------------------------------------------------------
+
+
 class Signals:
     """What signals do until nginx runs; made by `end_on_signals`.
 
@@ -152,8 +158,6 @@ class Signals:
     __slots__ = ("_farewells", "_found", "hung_up")
 
     def __init__(self) -> None:
-        import _thread
-
         self.hung_up = False
         self._farewells: list[Callable[[], object]] = []
         self._found = {
@@ -204,8 +208,6 @@ class Signals:
         system call that waits, or into a library, is not seen until that returns. Then farewells
         are called from here, in one more thread, since they may hang as well.
         """
-        import _thread
-
         ending = {getattr(signal, name) for name in ENDING}
         while ending.isdisjoint(os.read(knock, 1)):
             continue

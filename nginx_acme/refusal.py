@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nginx_acme import generation
-from nginx_acme.directives import RULES, WORD, hint
+from nginx_acme.directives import OUR_WORD, RULES, hint
 from nginx_acme.errors import ConfigError, NginxRejected, StateError
 from nginx_acme.generate import Layout, generate
 from nginx_acme.nginx.source import Source, SourceFile
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
-    from nginx_acme.judgement import Check
+    from nginx_acme.judgement import Judgement
     from nginx_acme.nginx.source import Unreadable
     from nginx_acme.nginx.syntax import Directive
     from nginx_acme.plan import Plan
@@ -38,7 +38,7 @@ _NOT_TOLD = (
 
 
 def refusal(
-    mistake: Unreadable, folder: str, state: str, test: Callable[[Generation], Check]
+    mistake: Unreadable, folder: str, state: str, test: Callable[[Generation], Judgement]
 ) -> NginxAcmeError:
     """What nginx says of a configuration with a mistake; that mistake, if it says nothing.
 
@@ -78,7 +78,7 @@ def _nothing() -> Plan:
 
 def _ours(source: Source) -> Iterator[Directive]:
     """Our directives that can be taken out; those inside of one go with it."""
-    for directive, ancestors in source.walk(WORD):
+    for directive, ancestors in source.walk(OUR_WORD):
         ours = directive.name in RULES or is_variable(directive)
         inside = any(outer.name in RULES for outer in ancestors)
         if ours and not inside and directive.end != UNFINISHED:

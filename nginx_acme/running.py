@@ -18,7 +18,7 @@ from nginx_acme.draft import test
 from nginx_acme.errors import ConfigError, StateError
 from nginx_acme.launch import Home, home_at
 from nginx_acme.manifest import current_manifest
-from nginx_acme.master import find_master
+from nginx_acme.master import find_master, master_of
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import read_source
 from nginx_acme.state_path import state_path
@@ -27,7 +27,7 @@ from nginx_acme.understanding import files_of
 from nginx_acme.work import from_json
 
 if TYPE_CHECKING:
-    from nginx_acme.judgement import Check
+    from nginx_acme.judgement import Judgement
     from nginx_acme.launch import Launch
     from nginx_acme.master import Master
     from nginx_acme.work import Work
@@ -154,11 +154,10 @@ def running_master(home: Home) -> Master | None:
     Raises:
         StateError: there is no generation.
     """
-    master = find_master(needed_work(home).pid_file)
-    return master if master is not None and master.uses(home.generated_main) else None
+    return master_of(needed_work(home).pid_file, home.generated_main)
 
 
-def test_current(home: Home, work: Work) -> Check | None:
+def test_current(home: Home, work: Work) -> Judgement | None:
     """`nginx -t` on the generation that nginx runs, as nginx was started; None without one."""
     current = generation.current(home.instance.path)
     return None if current is None else test(home.launch, parse(work.options), current)

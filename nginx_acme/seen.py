@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING
 
 from nginx_acme import volumes
-from nginx_acme.manifest import ABSENT, Sources, state, state_of_folder
+from nginx_acme.manifest import ABSENT, Sources, state_by, state_of_folder
 from nginx_acme.nginx.files import read_with_status, status_of
 
 if TYPE_CHECKING:
@@ -112,13 +112,14 @@ class Seen:
     def _judged(self, path: str, status: os.stat_result, begun: int) -> str:
         settled = is_settled(status, begun)
         if stat.S_ISDIR(status.st_mode):
-            seen, sure = state_of_folder(path, status if settled else None), True
+            found = state_of_folder(path, status if settled else None)
+            settled = True
         else:
-            seen, sure = state(status), settled
+            found = state_by(status)
         if status.st_dev not in self._local:
             self._local[status.st_dev] = self._is_local(path)
-        if sure and self._local[status.st_dev]:
+        if settled and self._local[status.st_dev]:
             self._unsure.discard(path)
         else:
             self._unsure.add(path)
-        return seen
+        return found

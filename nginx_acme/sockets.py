@@ -1,4 +1,4 @@
-"""Who listens where, by what /proc says.
+"""Who listens where, by what /proc says; whether an address is free is `free_address`'s to try.
 
 What may live here: sockets of processes, no word of what is said on them.
 """

@@ -100,7 +100,7 @@ def logs_to_stderr(error_log: str) -> bool:
     if error_log == "stderr":
         return True
     try:
-        return os.path.samestat(os.stat(error_log), os.fstat(2))
+        return os.path.samestat(os.stat(error_log), os.fstat(_STDERR))
     except OSError:
         return False
 

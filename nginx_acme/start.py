@@ -18,7 +18,7 @@ from nginx_acme.errors import NginxAcmeError, StateError
 from nginx_acme.launch import utc_now
 from nginx_acme.process import found_environ
 from nginx_acme.standing import can_serve, missing
-from nginx_acme.understanding import free_addresses, runs, understand
+from nginx_acme.understanding import free_addresses, understand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def start(launch: Launch) -> NoReturn:
     launch.log.add_file(understood.error_log)
     if not understood.plan.settings.issue:
         understood = understood.sheltered()
-    if not runs(understood):
+    if not understood.runs():
         understood.tell_warnings()
         understood = _prepared(understood)
     main = understood.home.generated_main
@@ -104,9 +104,9 @@ def _is_made_elsewhere(understood: Understood) -> bool:
     except StateError as busy:
         log.warn(f"{busy}, which starts nginx, too; it is not waited for any longer")
     end = time.monotonic() + OTHER_NGINX
-    while not runs(understood) and time.monotonic() < end:
+    while not understood.runs() and time.monotonic() < end:
         time.sleep(_LOOK)
-    return runs(understood)
+    return understood.runs()
 
 
 # What is missing -------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from nginx_acme.state_path import STATE_PATH_VARIABLE, state_path, state_path_hi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from nginx_acme.binary import Nginx
     from nginx_acme.commandline import CommandLine
@@ -58,7 +58,7 @@ def start_again(
         if held is None:
             return
         # The lock is given back by exec, unless it can't be done after all.
-        if made.added and not _are_free(made.added):
+        if not _are_free(made.added):
             held.release()
             return
         log.add_file(made.error_log)
@@ -118,11 +118,13 @@ def _is_there(generated: str) -> bool:
     return status.st_uid == os.geteuid() and status.st_size > 0
 
 
-def _are_free(added: Iterable[tuple[str, int, bool]]) -> bool:
+def _are_free(added: Collection[tuple[str, int, bool]]) -> bool:
     """Whether nginx can listen on the addresses that were added."""
-    from nginx_acme.binding import bindable
+    if not added:
+        return True  # spares an import
+    from nginx_acme.free_address import why_not_free
 
-    return all(bindable(host, port, ipv6only=only) is None for host, port, only in added)
+    return all(why_not_free(host, port, ipv6only=only) is None for host, port, only in added)
 
 
 def _boot() -> str:

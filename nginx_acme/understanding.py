@@ -1,7 +1,8 @@
-"""The user's configuration, read, and what follows from it: what a start, a test and a reload share.
+"""What a configuration says: read, and what it asks for.
 
-Nothing here asks a CA, touches a running nginx or writes, but into a private folder that is gone
-afterwards.
+What may live here: the way from the user's files to a plan. Nothing here asks a CA or touches a
+running nginx. Nothing is written but what spares whoever reads it next the work (`keep_files`), and
+the folder of a shelter (`sheltered`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from nginx_acme import directives, volumes
 from nginx_acme.binary import error_log_path, pid_path
-from nginx_acme.binding import bindable
 from nginx_acme.errors import ConfigError, StateError
-from nginx_acme.judgement import check
+from nginx_acme.free_address import why_not_free
+from nginx_acme.judgement import judge
 from nginx_acme.kept import Files
 from nginx_acme.launch import SHELTER, home_at
-from nginx_acme.master import find_master
+from nginx_acme.master import master_of
 from nginx_acme.nginx.files import glob_files
 from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.plan import Facts, concerns_us, make_plan
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
-    from nginx_acme.judgement import Check
+    from nginx_acme.judgement import Judgement
     from nginx_acme.launch import Home, Launch
     from nginx_acme.nginx.listen import Address, Listen
     from nginx_acme.nginx.source import Source
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from nginx_acme.seen import Seen
 
 _SHORT_HASH = 8
-_WORD = directives.WORD.encode()
+_OUR_WORD = directives.OUR_WORD.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,13 @@ class Understood:
         for warning in self.warnings:
             self.launch.log.warn(warning)
 
+    def runs(self) -> bool:
+        """Whether this nginx runs already, so that a start would be a second one by accident.
+
+        nginx says itself that its addresses are taken, and the generation that runs stays as it is.
+        """
+        return master_of(self.pid_file, self.home.generated_main) is not None
+
     @property
     def asks(self) -> bool:
         """Whether this nginx asks CAs, and the issuer `local`."""
@@ -147,20 +155,20 @@ def understand(launch: Launch, *, always: bool = False) -> Understood | None:
         ConfigError: a mistake in it, with file and line.
         NginxRejected: one that nginx finds first where it can't be read; its words.
     """
-    reading = _Reading(launch)
+    reader = _Reader(launch)
     try:
-        source = reading.source()
+        source = reader.source()
     except Unreadable as mistake:
-        if not (reading.ours and concerns_us(mistake.source)):
+        if not (reader.ours and concerns_us(mistake.source)):
             return None
         raise _refusal(launch, mistake) from mistake
     except ConfigError:
-        if reading.ours:
+        if reader.ours:
             raise
         return None
-    if not always and not (reading.ours and concerns_us(source)):
+    if not always and not (reader.ours and concerns_us(source)):
         return None
-    return _understood(launch, source, reading)
+    return _understood(launch, source, reader)
 
 
 def understand_running(launch: Launch, instance: str) -> Understood:
@@ -173,15 +181,15 @@ def understand_running(launch: Launch, instance: str) -> Understood:
     Raises:
         ConfigError, NginxRejected: as `understand`.
     """
-    reading = _Reading(launch, instance)
+    reader = _Reader(launch, instance)
     try:
-        source = reading.source()
+        source = reader.source()
     except Unreadable as mistake:
         raise _refusal(launch, mistake) from mistake
-    return _understood(launch, source, reading)
+    return _understood(launch, source, reader)
 
 
-class _Reading:
+class _Reader:
     """Reads the user's files once, and knows whether a word of them may be ours."""
 
     def __init__(self, launch: Launch, instance: str | None = None) -> None:
@@ -194,29 +202,29 @@ class _Reading:
 
     def _read(self, path: str) -> bytes:
         content = self.files.read(path)
-        self.ours = self.ours or _WORD in content
+        self.ours = self.ours or _OUR_WORD in content
         return content
 
     def _find(self, pattern: str) -> Sequence[str]:
         return without_own(glob_files(pattern, self.files.seen.note))
 
 
-def _understood(launch: Launch, source: Source, reading: _Reading) -> Understood:
+def _understood(launch: Launch, source: Source, reader: _Reader) -> Understood:
     nginx, host = launch.nginx, os.uname().nodename.lower()
     facts = Facts(nginx.version, host, privileged=os.geteuid() == 0, lacks=nginx.lacks)
     plan = make_plan(source, facts)
     root = state_path(launch.environ, source.folder, plan.settings.state_path)
     if plan.ours:
         _refuse_as_state(root, default=root == f"{source.folder}/acme")
-    return Understood(home_at(launch, Store(root)), source, plan, reading.files)
+    return Understood(home_at(launch, Store(root)), source, plan, reader.files)
 
 
 def _refusal(launch: Launch, mistake: Unreadable) -> NginxAcmeError:
-    from nginx_acme.refusal import refusal  # noqa: PLC0415 - only where something is wrong
+    from nginx_acme.refusal import refusal
 
-    def test(written: Generation) -> Check:
+    def test(written: Generation) -> Judgement:
         argv = launch.command.for_test(written.main, error_log=launch.nowhere)
-        return check(launch.nginx, argv, written.translate)
+        return judge(launch.nginx, argv, written.translate)
 
     state = state_path(launch.environ, mistake.source.folder, None)
     try:
@@ -269,7 +277,9 @@ def _refuse_as_state(root: str, *, default: bool) -> None:
 
 
 def free_addresses(understood: Understood, held: Container[Address] = ()) -> tuple[Listen, ...]:
-    """The addresses to add that nginx can listen on; `nginx -t` doesn't notice a busy one.
+    """The addresses to add that nginx can listen on; why others are left out is said.
+
+    `nginx -t` doesn't notice a busy one.
 
     Args:
         understood: the configuration.
@@ -278,7 +288,7 @@ def free_addresses(understood: Understood, held: Container[Address] = ()) -> tup
     free: list[Listen] = []
     for listen in understood.plan.added:
         host, port = listen.address
-        busy = listen.address not in held and bindable(host, port, ipv6only=listen.ipv6only)
+        busy = listen.address not in held and why_not_free(host, port, ipv6only=listen.ipv6only)
         if not busy:
             free.append(listen)
             continue
@@ -287,12 +297,3 @@ def free_addresses(understood: Understood, held: Container[Address] = ()) -> tup
             " /.well-known/acme-challenge/ to nginx"
         )
     return tuple(free)
-
-
-def runs(understood: Understood) -> bool:
-    """Whether this nginx runs already: a second start by accident.
-
-    nginx says itself that its addresses are taken, and the generation that runs stays as it is.
-    """
-    master = find_master(understood.pid_file)
-    return master is not None and master.uses(understood.home.generated_main)

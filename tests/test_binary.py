@@ -19,7 +19,7 @@ from nginx_acme.binary import (
 )
 from nginx_acme.commandline import parse
 from nginx_acme.errors import NginxMissing
-from nginx_acme.judgement import check
+from nginx_acme.judgement import judge
 from nginx_acme.process import Run
 from tests.servers import ROOT, nginx_version
 
@@ -394,7 +394,7 @@ def test_conf_path_real(each_nginx: str, tmp_path: Path, argv: list[str], monkey
     monkeypatch.chdir(tmp_path)
     nginx = ask(each_nginx)
     arguments = ["-t", "-e", "/dev/null", "-g", "oops", *argv]
-    answer = check(nginx, arguments, str).lines[-1]
+    answer = judge(nginx, arguments, str).lines[-1]
     looked_at = answer.removeprefix("nginx: configuration file ").removesuffix(" test failed")
     expected = conf_path(nginx, parse(arguments))
     assert os.path.join(tmp_path, looked_at) == expected.replace(f"{tmp_path}//", f"{tmp_path}/")
@@ -421,7 +421,7 @@ def test_pid_path_real(nginx: str, tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").write_text("events {}")
     argv = ["-t", "-p", str(tmp_path), "-c", "nginx.conf", "-e", "e.log", "-g", "pid my.pid;"]
     real = ask(nginx)
-    assert check(real, argv, str).ok
+    assert judge(real, argv, str).ok
     assert os.path.exists(pid_path(real, parse(argv), None))
     assert os.path.exists(error_log_path(real, parse(argv), None))
 

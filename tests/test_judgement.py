@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nginx_acme.binary import nginx_of
-from nginx_acme.judgement import check
+from nginx_acme.judgement import judge
 from nginx_acme.process import Run
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def test_check(nginx: str, tmp_path: Path) -> None:
     conf = tmp_path / "generated.conf"
     conf.write_text("events {}\noops;\n")
     argv = ["-t", "-p", str(tmp_path), "-e", "/dev/null", "-c", str(conf)]
-    answer = check(
+    answer = judge(
         nginx_of(Run(nginx, ["-V"])), argv, lambda line: line.replace(str(conf), "/my/nginx.conf")
     )
     assert (answer.ok, answer.returncode, answer.output) == (False, 1, b"")
@@ -32,6 +32,6 @@ def test_dump(nginx: str, tmp_path: Path) -> None:
     conf = tmp_path / "nginx.conf"
     conf.write_bytes(b"events {} # caf\xe9\n")
     argv = ["-Tq", "-p", str(tmp_path), "-e", "/dev/null", "-g", "pid my.pid;", "-c", str(conf)]
-    answer = check(nginx_of(Run(nginx, ["-V"])), argv, str)
+    answer = judge(nginx_of(Run(nginx, ["-V"])), argv, str)
     assert (answer.ok, answer.lines) == (True, ())
     assert answer.output.endswith(b"nginx.conf:\nevents {} # caf\xe9\n\n")

@@ -22,7 +22,7 @@ from nginx_acme.certificate import temporary
 from nginx_acme.directives import hint
 from nginx_acme.errors import ConfigError, NginxRejected
 from nginx_acme.generate import Answer, Layout, generate
-from nginx_acme.judgement import Check, check
+from nginx_acme.judgement import Judgement, judge
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.plan import Facts, make_plan
@@ -156,7 +156,7 @@ def is_elsewhere(piece: Piece, start: int, end: int, slip: str) -> bool:
 def told(nginx: str, place: Place, instance: Path) -> tuple[str, ...] | None:
     """What the user is told of the files that are there; None of a mistake in our directives."""
 
-    def test(written: Generation) -> Check:
+    def test(written: Generation) -> Judgement:
         return judged(nginx, place, written.main, written.translate)
 
     try:
@@ -171,7 +171,7 @@ def told(nginx: str, place: Place, instance: Path) -> tuple[str, ...] | None:
     return tuple(map(hint, said.messages))
 
 
-def judged(nginx: str, place: Place, main: str, translate: Callable[[str], str]) -> Check:
+def judged(nginx: str, place: Place, main: str, translate: Callable[[str], str]) -> Judgement:
     """What `nginx -t` says."""
     binary = Nginx(nginx, "nginx", (1, 22, 1), "")
-    return check(binary, command(place, main, "-t", "-q"), translate)
+    return judge(binary, command(place, main, "-t", "-q"), translate)

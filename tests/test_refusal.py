@@ -11,7 +11,7 @@ import pytest
 
 from nginx_acme.binary import Nginx
 from nginx_acme.directives import hint
-from nginx_acme.judgement import check
+from nginx_acme.judgement import judge
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.refusal import refusal
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.errors import NginxAcmeError
     from nginx_acme.generation import Generation
-    from nginx_acme.judgement import Check
+    from nginx_acme.judgement import Judgement
     from tests.launcher import Site
 
 OURS = re.compile(
@@ -41,9 +41,9 @@ def files_in(folder: Path, files: Mapping[str, str]) -> str:
 def told(nginx: str, main: str, scratch: Path) -> NginxAcmeError:
     """What the user is told of a configuration that can't be read."""
 
-    def test(written: Generation) -> Check:
+    def test(written: Generation) -> Judgement:
         argv = ("-t", "-e", "/dev/null", "-c", written.main)
-        return check(Nginx(nginx, "nginx", (1, 22, 1), ""), argv, written.translate)
+        return judge(Nginx(nginx, "nginx", (1, 22, 1), ""), argv, written.translate)
 
     scratch.mkdir()
     with pytest.raises(Unreadable) as caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nginx_acme.configtest import rehearsal
+from nginx_acme.configtest import in_scratch
 from nginx_acme.directives import hint
 from nginx_acme.doctor.finding import Finding, fine, odd, wrong
 from nginx_acme.draft import test
@@ -39,7 +39,7 @@ def judge(understood: Understood) -> Iterator[Finding]:
     """What nginx says of what is generated from it, and what we know better.
 
     Raises:
-        StateError: there is no folder for a rehearsal.
+        StateError: there is no folder for a in_scratch.
     """
     main, plan = understood.home.main, understood.plan
     count = len(plan.certificates)
@@ -54,7 +54,7 @@ def judge(understood: Understood) -> Iterator[Finding]:
 
 def _accepted(understood: Understood) -> Iterator[Finding]:
     launch, main = understood.launch, understood.home.main
-    with rehearsal(understood) as written:
+    with in_scratch(understood) as written:
         said = test(launch, launch.command, written)
     lines = [told[1] for line in said.lines if (told := level_of(hint(line))) is not None]
     if not said.ok:

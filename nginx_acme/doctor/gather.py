@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from nginx_acme import disk, locks, volumes
 from nginx_acme.account import find_account
 from nginx_acme.acme.presets import caa_identities
-from nginx_acme.binding import bindable
 from nginx_acme.challenges.http01 import CHALLENGE_TYPE, uncovered
 from nginx_acme.doctor.caa import Asker
 from nginx_acme.doctor.certificates import Kept, Sighting
 from nginx_acme.doctor.host import Folder, Port, State, User
 from nginx_acme.doctor.nginx import Care, Program, Running, unit_of
 from nginx_acme.errors import ConfigError, NginxAcmeError, StateError
+from nginx_acme.free_address import why_not_free
 from nginx_acme.launch import is_shelter
 from nginx_acme.master import workers
 from nginx_acme.running import as_started, current_work, started_at
@@ -146,7 +146,7 @@ def ports(case: Case) -> list[Port] | None:
 def _port(listen: Listen, nginx: set[int], *, added: bool) -> Port:
     """One that our nginx, if it runs, doesn't have by this very address."""
     host, port = listen.address
-    refused = bindable(host, port, ipv6only=listen.ipv6only)
+    refused = why_not_free(host, port, ipv6only=listen.ipv6only)
     there = holder(listen.address) if refused is not None else None
     if there is not None and there[0] in nginx:  # a reload changes one address for the other
         return Port(listen.address, added, held=True, refused=None, holder=None)

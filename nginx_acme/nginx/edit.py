@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from nginx_acme.nginx.source import is_pattern
-from nginx_acme.nginx.syntax import TOKEN, WORD
+from nginx_acme.nginx.syntax import TOKEN, WORD_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +81,7 @@ def argument_spans(text: str, directive: Directive) -> tuple[tuple[int, int], ..
     """
     spans: list[tuple[int, int]] = []
     offset = directive.start
-    while (token := TOKEN.match(text, offset)) and token[WORD]:
+    while (token := TOKEN.match(text, offset)) and token[WORD_GROUP]:
         offset = token.end()
-        spans.append((token.start(WORD), offset))
+        spans.append((token.start(WORD_GROUP), offset))
     return tuple(spans)

@@ -49,7 +49,7 @@ They are ``;``, ``{`` or ``}``; a word as it is written, with its quotes; the fi
 word that nginx refuses or whose end is missing. Without a match nothing is left to read.
 """
 
-WORD = 2
+WORD_GROUP = 2
 """The group of `TOKEN` that is a word."""
 
 _COMMENT = re.compile(r"#[^\n]*+")
@@ -132,7 +132,7 @@ def _parse(text: str, path: str, outer: list[_Open]) -> tuple[Directive, ...]:
         mark, word, _ = token.groups()
         if word:
             if not words:
-                start = token.start(WORD)
+                start = token.start(WORD_GROUP)
             word = unquote(word) if "\\" in word or word[0] in "\"'" else word
             words.append(sys.intern(word))  # ten thousand servers say the same few words
             continue
@@ -215,7 +215,7 @@ def _refusal(text: str, path: str, offset: int) -> ConfigError:
 
 def _check_room(text: str, path: str, before: int, token: re.Match[str]) -> None:
     """Refuse a comment or a word that nginx's buffer can't hold."""
-    word = token[WORD] or ""
+    word = token[WORD_GROUP] or ""
     end = token.end()
     _check_comments(text, path, before, end - len(word))
     if word:

@@ -65,7 +65,7 @@ def concerns_us(source: Source) -> bool:
     says `acme`.
     """
     names: set[str] = set()
-    for directive, _ in source.walk(directives.WORD):
+    for directive, _ in source.walk(directives.OUR_WORD):
         if directive.name.startswith("acme"):
             names.add(directive.name)
         elif directive.name == "load_module" and "ngx_http_acme_module" in "".join(directive.args):
@@ -82,7 +82,7 @@ def read_said(source: Source) -> Said:
     found: list[Directive] = []
     named: dict[str, list[Directive]] = {}
     said = Said(source, (), {})
-    for directive, ancestors in source.walk(directives.WORD):
+    for directive, ancestors in source.walk(directives.OUR_WORD):
         if directive.name in VARIABLES and is_variable(directive):
             found.append(directive)
         if not directive.name.startswith("acme") or directive.name in directives.FOREIGN:

@@ -56,7 +56,7 @@ def status_locations(said: Said) -> Iterator[StatusLocation]:
     """
     if "acme_status" not in said.named:
         return
-    for block, _ in said.source.walk(directives.WORD):
+    for block, _ in said.source.walk(directives.OUR_WORD):
         if block.name != "location":
             continue
         inside = tuple(said.source.expand(block.block or ()))

@@ -1,6 +1,6 @@
 """Whether nginx could listen on an address: `nginx -t` doesn't notice that somebody else does.
 
-A start with nothing to do asks this as well, so nothing but the interpreter is needed.
+Who that is, `sockets` knows. A start with nothing to do asks this as well, so nothing but the interpreter is needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ else:
     import _socket as socket  # what is around it takes longer than the rest of such a start
 
 
-def bindable(host: str, port: int, *, ipv6only: bool = True) -> str | None:
+def why_not_free(host: str, port: int, *, ipv6only: bool = True) -> str | None:
     """Why nginx could not listen on this address now; None if it could.
 
     Bound as nginx binds (ngx_open_listening_sockets), and never listened on: nobody can connect.
