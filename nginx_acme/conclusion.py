@@ -51,10 +51,11 @@ def conclude(
         trouble: what the run failed with.
         known: how the certificates stand, where a moment ago they were found to need nothing.
     """
-    proven = _whatever(partial(_prove, home, log, trouble, known), log)
+    seen = known or _whatever(partial(_survey, home), log)
+    proven = _whatever(partial(_prove, home, log, trouble, seen), log) if seen else None
     unserved = proven.unserved if proven else []
     # Handshakes take their time, in which another process may have been at work.
-    still = known if proven and not proven.asked else None
+    still = seen if proven and not proven.asked else None
     publish(home, log, still.at if still else utc_now(), still)
     again = _whatever(lambda: tell(needed_work(home).hooks, home, log, runner), log)
     if unserved:
@@ -63,7 +64,11 @@ def conclude(
     return Conclusion(unserved, again)
 
 
-def _prove(home: Home, log: Log, trouble: str | None, known: Survey | None) -> Proven:
+def _survey(home: Home) -> Survey:
+    return survey(needed_work(home).certificates, home.store, utc_now())
+
+
+def _prove(home: Home, log: Log, trouble: str | None, known: Survey) -> Proven:
     if running_master(home) is None:
         return Proven([], asked=False)
     work = needed_work(home)

@@ -19,7 +19,6 @@ from nginx_acme.account import find_account
 from nginx_acme.answering import answer_also, answer_as, answer_instead
 from nginx_acme.challenges.http01 import Responder
 from nginx_acme.errors import ConfigError, NginxAcmeError, NginxRejected
-from nginx_acme.issuing import Scene, through_nginx, with_responder
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind, reload_and_note
 from nginx_acme.master import exists
@@ -58,7 +57,6 @@ class Renewal:
     def __init__(self, home: Home, log: Log) -> None:
         self._home = home
         self._log = log
-        self._scene = Scene(home.store, log, home.launch.signals)
 
     def get(
         self,
@@ -78,6 +76,8 @@ class Renewal:
         Raises:
             NginxAcmeError: nobody could be asked, or nginx doesn't take what was got.
         """
+        from nginx_acme.issuing import Scene, through_nginx  # noqa: PLC0415 - `take` asks nobody
+
         due = bool(force) or any(one.to_ask for one in found)
         if master is None and work.answering and due:
             return self._without_nginx(work, force)
@@ -88,7 +88,7 @@ class Renewal:
         watch = _Watch(master, missing, partial(self._activate_early, work))
         outcome = through_nginx(
             work.certificates,
-            self._scene,
+            Scene(self._home.store, self._log, self._home.launch.signals),
             # Where another program listens, its answer to a probe would be no proof.
             [listen for listen in work.answering if listen.address in held],
             answer_for=self._answer_for,
@@ -129,8 +129,11 @@ class Renewal:
 
     def _without_nginx(self, work: Work, force: frozenset[Identity]) -> Outcome:
         """The same with a server of our own."""
+        from nginx_acme.issuing import Scene, with_responder  # noqa: PLC0415 - as above
+
+        scene = Scene(self._home.store, self._log, self._home.launch.signals)
         with in_place_of_nginx(self._home, work) as responder:
-            return with_responder(work.certificates, self._scene, responder, force)
+            return with_responder(work.certificates, scene, responder, force)
 
     def _answer_for_all(self, work: Work) -> None:
         """Let nginx answer for accounts that another instance of this store has changed."""
