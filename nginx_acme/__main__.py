@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def run() -> None:
-    """Be `nginx-acme`: what the console script calls."""
+    """Be `nginx-acme`: what the console script calls.
+
+    In an 8-bit locale once more, with what Python calls UTF-8 mode: a path on the command line and
+    the same one in the configuration are the same bytes, whatever the locale says of them.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     if sys.stdout is None:  # it was closed; nginx, too, doesn't care whether anybody reads it
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until exec
     sys.exit(_exit_code(Log(sys.stderr)))

@@ -133,6 +133,15 @@ class Generation:
         top.files[to_bytes(os.path.basename(self.user_main))] = top.files[TESTED]
         return _made(self.instance, self.user_main, top, self)
 
+    def folders(self) -> Iterator[str]:
+        """The real folders that it is made of."""
+        unseen = [to_bytes(self.path)]
+        while unseen:
+            folder = unseen.pop()
+            yield to_text(folder)
+            with os.scandir(folder) as entries:
+                unseen += [one.path for one in entries if one.is_dir(follow_symlinks=False)]
+
     def texts(self) -> Iterator[tuple[str, str]]:
         """The user's path and the text of each file that is no link."""
         for place, user_path in self._places():

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nginx_acme import disk
+from nginx_acme import disk, generation
 from nginx_acme.beside import agent_facts
 from nginx_acme.errors import StateError
 from nginx_acme.manifest import Manifest, keep_manifest
@@ -62,8 +62,13 @@ def _context(understood: Understood) -> tuple[str, ...]:
 
 
 def _more_sources(understood: Understood) -> Iterator[str]:
-    """What it depends on besides the configuration: its folders, the program, who is answered for."""
+    """What it depends on besides the configuration: its folders, the program, who is answered for.
+
+    And that it is there: of a generation that has lost a file nginx may serve less, in silence.
+    """
     launch = understood.launch
+    current = generation.current(understood.home.instance.path)
+    yield from current.folders() if current else ()
     # Whatever else is there is mirrored, and may be what a `map` includes.
     yield from {os.path.dirname(path) for path in understood.source.files}
     yield launch.nginx.path

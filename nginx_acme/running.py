@@ -20,7 +20,7 @@ from nginx_acme.launch import Home, home_at
 from nginx_acme.manifest import current_manifest
 from nginx_acme.master import find_master, master_of
 from nginx_acme.nginx.files import glob_files
-from nginx_acme.nginx.source import read_source
+from nginx_acme.nginx.source import Unreadable, read_source
 from nginx_acme.state_path import state_path
 from nginx_acme.store import Store
 from nginx_acme.understanding import files_of
@@ -75,9 +75,11 @@ def _with_source(home: Home) -> Home:
 
 
 def _said(launch: Launch) -> dict[str, str]:
-    """What the configuration says of the state directory and of the pid file, if it can be read."""
+    """What the configuration says of the state directory and of the pid file, as far as it can be read."""
     try:
         source = read_source(launch.main, files_of(launch).read, glob_files)
+    except Unreadable as mistake:
+        source = mistake.source
     except ConfigError:
         return {}
     return {

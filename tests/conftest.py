@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hypothesis
 import pytest
@@ -60,10 +61,17 @@ def _need(which: str, program: str) -> str:
     """The program's path, or the end of the test; `which` is one of `FINDERS`, or a release."""
     try:
         return FINDERS[which](program) if which in FINDERS else find_unpacked(program, which)
-    except ServerMissing as missing:
-        if os.environ.get("CI") == "true" and not isinstance(missing, NotPackaged):
-            pytest.fail(str(missing), pytrace=False)
+    except NotPackaged as missing:
         pytest.skip(str(missing))
+    except ServerMissing as missing:
+        _do_without(str(missing))
+
+
+def _do_without(reason: str) -> NoReturn:
+    """End the test, for something is missing here."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,6 +100,17 @@ def each_nginx(request: pytest.FixtureRequest) -> str:
 def every_nginx(request: pytest.FixtureRequest) -> str:
     """The path of the installed nginx, then of those of other releases, from the oldest on."""
     return _need(request.param, "nginx")
+
+
+@pytest.fixture(scope="session")
+def eight_bit_locale(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an environment has in it for a locale in which every letter is a byte."""
+    folder, name = tmp_path_factory.mktemp("locales"), "de_DE.ISO-8859-1"
+    localedef = [_need("installed", "localedef"), "--no-archive", "-i", "de_DE", "-f", "ISO-8859-1"]
+    made = subprocess.run([*localedef, str(folder / name)], capture_output=True, check=False)
+    if made.returncode:
+        _do_without("there are no sources of locales (`make system` would install them)")
+    return {"LOCPATH": str(folder), "LC_ALL": name}
 
 
 @pytest.fixture(scope="session")

@@ -331,6 +331,21 @@ def test_status_while_edited(make_site: MakeSite) -> None:
     assert site.one_status()["state"] == "valid"
 
 
+@pytest.mark.parametrize("mistake", ["server {", "include nowhere.conf;"])
+def test_words_while_a_file_cannot_be_read(make_site: MakeSite, mistake: str) -> None:
+    """Where its things are is known from what can be read, whatever is wrong in another file."""
+    site = make_site()
+    elsewhere, included = site.folder / "elsewhere", site.folder / "included.conf"
+    included.write_text(site.block("a.internal", "acme local;"))
+    site.configure(settings=f"acme_agent off; acme_state_path {elsewhere}; include {included};")
+    site.start()
+    site.stop()  # else that is what tells
+    included.write_text(mistake)
+    assert site.one_status()["state"] == "valid"
+    assert site.run("renew").returncode == 0
+    assert not site.state.exists()
+
+
 @pytest.mark.parametrize("word", ["status", "plan"])
 def test_queries_write_nothing(make_site: MakeSite, pebble: Pebble, word: str) -> None:
     """Neither asks a CA or writes anything, not even to nginx's log."""

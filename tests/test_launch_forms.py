@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.launcher import LAUNCHER, PATIENCE, eventually, issuer
 from tests.mounts import CAN_MOUNT, seeing
-from tests.servers import LOCALHOST, Program, free_port, listens
+from tests.servers import LOCALHOST, Program, environment, free_port, listens
 from tests.store.bundles import issue
 from tests.test_commands import AS_NOBODY, NOBODY
 from tests.twins import Form, Twin
@@ -128,6 +129,14 @@ def named(forms: dict[str, Form], *marks: pytest.MarkDecorator) -> Iterator[Para
 def test_form(make_twins: MakeTwins, form: Form) -> None:
     """Started, dumped, reloaded and stopped it answers as nginx does, and serves."""
     compare(*make_twins(form))
+
+
+def test_eight_bit_locale(
+    make_twins: MakeTwins, eight_bit_locale: dict[str, str], nginx: str
+) -> None:
+    """A path is the bytes that it is, also where the locale would make other letters of them."""
+    environ = environment(NGINX_ACME_NGINX=nginx, **eight_bit_locale)
+    compare(*make_twins(replace(FORMS["other letters and bytes"], environ=environ)))
 
 
 def test_plain_form(make_twins: MakeTwins, each_nginx: str) -> None:

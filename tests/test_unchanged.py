@@ -214,6 +214,12 @@ def cut_power(site: Site) -> None:
         path.write_bytes(b"")
 
 
+def lose_a_file(site: Site) -> None:
+    """A generation that lacks what its main file includes."""
+    for path in site.instance.glob("generations/*/**/a.conf"):
+        path.unlink()
+
+
 def sweep(site: Site) -> None:
     """No generations, as a cleaner leaves it."""
     shutil.rmtree(site.instance / "generations")
@@ -240,6 +246,7 @@ def give_away(site: Site) -> None:
         (lose_generation, "a.example"),
         (age, "a.example"),
         (cut_power, "a.example"),
+        (lose_a_file, "a.example"),
         (sweep, "a.example"),
         (revoke, "a.example"),
         (give_away, "a.example"),

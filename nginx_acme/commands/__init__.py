@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import locale
 import sys
 from importlib import import_module
 from io import TextIOWrapper
@@ -22,9 +23,11 @@ class Command(Protocol):
 def run(launch: Launch) -> int:
     """Do what the word on the command line asks for."""
     module = import_module(f"{__name__}.{launch.command.word}")
-    # A terminal may lack a letter that a CA or a configuration uses.
+    # A terminal may lack a letter that a CA or a configuration uses. In UTF-8 mode (`__main__`) its
+    # letters are still those of the locale.
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        encoding = locale.getencoding() if "utf8" in sys._xoptions else None  # noqa: SLF001
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
     exit_code = cast("Command", module).run(launch)
     # Here, where it is no disgrace that nobody reads any more.
     sys.stdout.flush()
