@@ -268,9 +268,8 @@ class _Generator:
         if usual is None or not self._plan.settings.redirect:
             return " return 404;"
         special = "".join(
-            f" if ($host = {quote(f'[{name}]' if ':' in name else name)}) {{{_elsewhere(port)} }}"
-            for name, port in ports.items()
-            if port != usual
+            f" if ($host {_is_host(name)}) {{{_elsewhere(port)} }}"
+            for name, port in _unusual(ports, usual)
         )
         return special + _elsewhere(usual)
 
@@ -330,6 +329,25 @@ def _is_less(directive: Directive, least: int) -> bool:
     """Whether it gives less; what is no number is for nginx to refuse."""
     number = directive.args[0] if directive.args else ""
     return number.isdecimal() and int(number) < least
+
+
+def _unusual(ports: Mapping[str, int | None], usual: int) -> Iterator[tuple[str, int | None]]:
+    """The names with another port, and those that these would take with them.
+
+    In the order in which nginx chooses: a name before a wildcard, the longest wildcard first.
+    """
+    wide = tuple(name[1:] for name, port in ports.items() if port != usual and name[0] == "*")
+    for name in sorted(ports, key=lambda name: (name[0] == "*", -len(name))):
+        if ports[name] != usual or name.endswith(wide):
+            yield name, ports[name]
+
+
+def _is_host(name: str) -> str:
+    """What an `if` compares with, and how."""
+    if name[0] == "*":
+        ending = name[1:].replace(".", r"\.")
+        return f"~ {ending}$"
+    return f"= {quote(f'[{name}]' if ':' in name else name)}"
 
 
 def _elsewhere(port: int | None) -> str:

@@ -149,6 +149,21 @@ def test_redirect(make_site: MakeSite, pebble: Pebble) -> None:
     assert answer.headers["Location"] == f"https://moved.example:{site.tls}/x?y"
 
 
+def test_redirect_to_several_ports(make_site: MakeSite, pebble: Pebble) -> None:
+    """Each name is redirected to where it is served, as nginx chooses among names and wildcards."""
+    site = make_site(pebble)
+    other = free_port()
+    wildcard = site.block("*.wide.internal", "acme local;", listen=f"{LOCALHOST}:{other}")
+    site.configure(
+        site.block("moved.example"), wildcard, site.block("a.wide.internal", "acme local;")
+    )
+    site.start()
+    ports = {"moved.example": site.tls, "b.c.wide.internal": other, "a.wide.internal": site.tls}
+    for name, port in ports.items():
+        answer = fetch_plain(site.http, name, path="/")
+        assert answer.headers["Location"] == f"https://{name}:{port}/"
+
+
 def test_while_another_one_waits(make_site: MakeSite, silent: Silent) -> None:
     """A start beside another one of the same nginx says for whom it waits."""
     site = make_site()
