@@ -19,7 +19,6 @@ from nginx_acme.commands import parser_for
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.identifiers import NotCertifiable, name_of
 from nginx_acme.reload import settled_workers
-from nginx_acme.rounds import go_round
 from nginx_acme.running import needed_home, needed_work, running_master, why_silent
 from nginx_acme.store import Identity
 from nginx_acme.turn import turn
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nginx_acme.launch import Home, Launch
+    from nginx_acme.orders.ports import Outcome
     from nginx_acme.work import Work
 
 
@@ -72,13 +72,19 @@ def run(launch: Launch) -> int:
         launch.log.notice(why)
     if given.dry_run:
         return 0 if _rehearse(home, force) else 1
-    outcome = go_round(home, launch.log, force)
+    outcome = _renew(home, force)
     _bring_back_agent(home)
     return 1 if outcome is None or outcome.failed else 0
 
 
+def _renew(home: Home, force: frozenset[Identity]) -> Outcome | None:
+    from nginx_acme.rounds import go_round  # noqa: PLC0415 - 0.04 s, for nothing in many turns
+
+    return go_round(home, home.launch.log, force)
+
+
 def _rehearse(home: Home, only: frozenset[Identity]) -> bool:
-    from nginx_acme.rehearsal import Rehearsal  # noqa: PLC0415 - as in `rounds`
+    from nginx_acme.rehearsal import Rehearsal  # noqa: PLC0415 - 0.2 s, seldom needed
 
     return Rehearsal(home, home.launch.log).run(only)
 
