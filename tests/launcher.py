@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from nginx_acme import locks
 from tests.servers import (
     LOCALHOST,
     ROOT,
@@ -163,8 +164,16 @@ class Site(NginxServer):
         """Whether a certificate of pebble's is served for a name, and no temporary one."""
         return "Pebble" in self.shown(name).leaf.issuer.rfc4514_string()
 
+    def lock_generation(self) -> locks.Lock:
+        """Keep everybody of ours from switching and reloading, as one of them does for a moment.
+
+        There is no other way to make the agent wait at that place.
+        """
+        path = f"{self.state}/locks/generation-{self.instance.name}.lock"
+        return locks.lock(path, wait=PATIENCE)
+
     def own_reloads(self) -> int:
-        """How often ours told nginx to reload, where its error log has notices."""
+        """HUPs that came from anybody but the test, where its error log has notices."""
         return sum(pid != str(os.getpid()) for pid in _TOLD.findall(self.error_log()))
 
     def output(self) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +13,9 @@ import pytest
 
 from nginx_acme import disk
 from nginx_acme.errors import StateError
+from tests.launcher import PATIENCE, eventually
 from tests.mounts import CAN_MOUNT, in_memory
-from tests.programs import running
-from tests.servers import wait_for
+from tests.programs import heard, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,14 +83,13 @@ def test_the_mode_is_the_one_asked_for(tmp_path: Path, mode: int, mask: int) -> 
 def test_a_private_file_is_private_before_it_has_content(tmp_path: Path) -> None:
     """No file of the folder is ever seen with a wider mode, at whatever moment one looks."""
     program = (
-        "import sys; from nginx_acme import disk\n"
+        "from nginx_acme import disk\n"
         "print(flush=True)\n"
         "while True: disk.replace(sys.argv[1], b'key' * 1000, mode=0o600, durable=False)"
     )
     seen = set()
     with umask(0), running(program, str(tmp_path / "key.pem")) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+        heard(process)
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             for entry in os.scandir(tmp_path):
@@ -141,7 +138,6 @@ def test_a_full_disk_leaves_the_old_file_and_no_new_one(small_disk: Path) -> Non
 
 
 REPLACES = """
-import sys
 from nginx_acme import disk
 path, old, new = sys.argv[1], b"old" * 50_000, b"new" * 50_000
 print(flush=True)
@@ -157,8 +153,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     path.write_bytes(OLD)
     for delay in range(20):
         with running(REPLACES, str(path)) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+            heard(process)
             time.sleep(delay / 1000)  # the moment of the kill is what varies
             process.kill()
             process.wait()
@@ -311,31 +306,9 @@ def test_probe_of_what_cannot_be_written(folder: str, reason: str) -> None:
     assert caught.value.path == folder
 
 
-COSTLY = {
-    *("argparse", "asyncio", "contextlib", "dataclasses", "enum", "json", "logging", "pathlib"),
-    *("re", "shutil", "signal", "socket", "subprocess", "tempfile", "typing"),
-}
-
-
-def test_light() -> None:
-    """Importing it brings in nothing that a start without work would notice."""
-    program = "import sys, nginx_acme.disk; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", program],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=Path(disk.__file__).parent.parent,
-    )
-    modules = set(done.stdout.split())
-    assert "nginx_acme.disk" in modules
-    assert not modules & COSTLY
-
-
 def test_a_signal_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     """Ended by an exception from a signal handler, a write takes its temporary file with it."""
     program = """
-import signal, sys
 from nginx_acme import disk
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 print(flush=True)
@@ -344,7 +317,7 @@ while True:
 """
     path = tmp_path / "file"
     with running(program, str(path)) as process:
-        wait_for(path.exists, what="the first write")
+        eventually(path.exists, "the first write")
         process.terminate()
-        assert process.wait(10) == 7
+        assert process.wait(PATIENCE) == 7
     assert names_in(tmp_path) == ["file"]

@@ -1,4 +1,4 @@
-"""What nginx says of a configuration comes as it said it, with the user's paths."""
+"""`nginx -t` and `-T`: what comes back of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_check(nginx: str, tmp_path: Path) -> None:
+def test_refused(nginx: str, tmp_path: Path) -> None:
     """What nginx says of a configuration comes with the user's paths in it, line by line."""
     conf = tmp_path / "generated.conf"
     conf.write_text("events {}\noops;\n")
@@ -25,6 +25,16 @@ def test_check(nginx: str, tmp_path: Path) -> None:
         'nginx: [emerg] unknown directive "oops" in /my/nginx.conf:2',
         "nginx: configuration file /my/nginx.conf test failed",
     )
+    assert answer.messages == answer.lines[:1]
+
+
+def test_accepted(nginx: str, tmp_path: Path) -> None:
+    """What it says of the whole is for who asks for a test: a start says nothing of it."""
+    conf = tmp_path / "nginx.conf"
+    conf.write_text("events {}\n")
+    argv = ["-t", "-p", str(tmp_path), "-e", "/dev/null", "-g", "pid my.pid;", "-c", str(conf)]
+    answer = judge(nginx_of(Run(nginx, ["-V"])), argv, str)
+    assert (answer.ok, len(answer.lines), answer.messages) == (True, 2, ())
 
 
 def test_dump(nginx: str, tmp_path: Path) -> None:

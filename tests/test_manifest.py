@@ -1,4 +1,4 @@
-"""Whether anything changed since a generation was made, without reading anything again."""
+"""What is kept of a start: when it is believed, and whether its certificates are still those."""
 
 from __future__ import annotations
 

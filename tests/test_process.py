@@ -198,9 +198,8 @@ UNSEEN = f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in 
 @contextlib.contextmanager
 def waiting(code: str, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """A launcher that has ended its preparations and does this."""
-    start = python("signals = end_on_signals()", "process")
-    start[-1] += f"\n{code}"
-    start.insert(1, "-u")
+    python_path, *rest = python(f"signals = end_on_signals()\n{code}", "process")
+    start = (python_path, "-u", *rest)
     launcher = subprocess.Popen(
         [*prefix, *start], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nginx_acme.nginx.files import read_with_status
 from nginx_acme.seen import Seen, is_settled
-from tests.servers import wait_for
+from tests.launcher import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
+SECOND = 10**9
+
+
+def in_a_minute() -> int:
+    """A time at which nothing has changed just before."""
+    return time.time_ns() + 60 * SECOND
+
+
+def here(_path: str) -> bool:
+    """Whatever file system the tests are on, nobody else writes to it."""
+    return True
+
+
 def of(*paths: Path) -> Seen:
     """What was read, long after it was written."""
-    seen = Seen(now=lambda: time.time_ns() + 60 * 10**9)
+    seen = Seen(is_local=here, now=in_a_minute)
     for path in paths:
         seen.note(str(path))
     return seen
@@ -46,7 +59,7 @@ def edit_without_a_trace(file: Path) -> None:
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
         return file.stat().st_ctime_ns != before.st_ctime_ns
 
-    wait_for(edited, what="the next tick of the file system's clock")
+    eventually(edited, "the next tick of the file system's clock")
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
@@ -105,43 +118,39 @@ def test_come_and_gone(file: Path) -> None:
         (file.parent / "nginx.pid").unlink()
         return file.parent.stat().st_mtime_ns != before
 
-    wait_for(touched, what="the clock's next tick")
+    eventually(touched, "the clock's next tick")
     assert not seen.sources.changed()
     (file.parent / "nginx.pid").touch()
     assert seen.sources.changed()
 
 
 @pytest.mark.parametrize(
-    ("seconds", "settled"),
+    ("ctime", "mtime", "age", "settled"),
     [
-        pytest.param(0, False, id="now"),
-        pytest.param(0.019, False, id="just before"),
-        pytest.param(-5, False, id="in the future"),
-        pytest.param(0.021, True, id="before"),
+        pytest.param(SECOND + 1, 1, 0, False, id="now"),
+        pytest.param(SECOND + 1, 1, 19_000_000, False, id="may change in the same tick"),
+        pytest.param(SECOND + 1, 1, 21_000_000, True, id="the tick is over"),
+        pytest.param(SECOND + 1, 1, -SECOND, False, id="the clock was set back"),
+        pytest.param(SECOND, 1, 21_000_000, False, id="a clock of whole seconds"),
+        pytest.param(SECOND, 1, 2 * SECOND - 1, False, id="and of two of them"),
+        pytest.param(SECOND, 1, 2 * SECOND, True, id="they are over"),
+        pytest.param(SECOND, SECOND, 60 * SECOND, False, id="from an image"),
+        pytest.param(SECOND + 1, SECOND + 1, 60 * SECOND, True, id="written once, here"),
     ],
 )
-def test_just_changed(file: Path, seconds: float, settled: bool) -> None:  # noqa: FBT001
-    """A file that changed within the clock's last tick may change again unseen."""
+def test_settled(ctime: int, mtime: int, age: int, *, settled: bool) -> None:
+    """A file that may change again, or be another one, and look the same is none to trust."""
+    base = (stat.S_IFREG, *[0] * 9)
+    status = os.stat_result(base, {"st_mtime_ns": mtime, "st_ctime_ns": ctime})
+    assert is_settled(status, ctime + age) is settled
 
-    def fine() -> bool:
-        os.utime(file, (1, 1))  # as a package manager sets it; ctime is what counts
-        return file.stat().st_ctime_ns % 10**9 != 0
 
-    wait_for(fine, what="a time that is no whole second")
-    seen = Seen(now=lambda: file.stat().st_ctime_ns + int(seconds * 1e9))
+def test_just_changed(file: Path) -> None:
+    """What was seen of such a file counts as changed."""
+    seen = Seen(is_local=here, now=lambda: file.stat().st_ctime_ns)
     seen.note(str(file))
-    assert seen.sources.settled == settled
-    assert seen.sources.changed() != settled
-
-
-def test_from_an_image(file: Path) -> None:
-    """What is in the next image may have the same times: whole seconds, and all of them equal."""
-    second = file.stat().st_ctime_ns // 10**9 * 10**9
-    entry = SimpleNamespace(st_ctime_ns=second, st_mtime_ns=second)
-    later = second + 60 * 10**9
-    assert not is_settled(cast("os.stat_result", entry), later)
-    entry.st_mtime_ns -= 1
-    assert is_settled(cast("os.stat_result", entry), later)
+    assert not seen.sources.settled
+    assert seen.sources.changed()
 
 
 def test_no_edit(file: Path) -> None:
@@ -180,7 +189,7 @@ def test_what_was_read_counts(file: Path) -> None:
         finally:
             turn(file)
 
-    seen = Seen(read, now=lambda: time.time_ns() + 60 * 10**9)
+    seen = Seen(read, is_local=here, now=in_a_minute)
     seen.note(str(link))
     assert seen.read(str(link)) == b"two"
     assert link.read_text() == "one"
@@ -195,15 +204,19 @@ def test_written_while_it_was_read(file: Path) -> None:
         file.write_text("longer")
         return read_with_status(path)[0], status
 
-    seen = Seen(read, now=lambda: time.time_ns() + 60 * 10**9)
+    seen = Seen(read, is_local=here, now=in_a_minute)
     assert seen.read(str(file)) == b"longer"
     assert seen.sources.edited()
 
 
 def test_not_on_every_file_system(file: Path) -> None:
     """Where others may write, or that is not known, nothing tells whether a file is the same."""
-    seen = of(file)
+    seen = Seen(is_local=lambda path: path == str(file), now=in_a_minute)
+    seen.note(str(file))
     assert seen.sources.settled
     seen.note_more("/proc/version")
     assert seen.sources.edited()
-    assert seen.sure([str(file)]).keys() == {str(file)}
+    assert seen.sure([str(file), "/proc/version"]).keys() == {str(file)}
+    usual = Seen(now=in_a_minute)
+    usual.note("/proc/version")
+    assert usual.sources.edited()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.spawning import DETACHED_PATH, spawn_detached
+from tests.launcher import eventually
 from tests.programs import answers, python, signals_of
-from tests.servers import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,16 +35,14 @@ def detach(out: Path, *, stderr_of: str = "None") -> tuple[int, int, str]:
 signals = end_on_signals()
 inherited = os.dup2(os.pipe()[0], 77, inheritable=True)
 print(os.getpid(), spawn_detached({argv!r}, {{'OUT': {str(out)!r}}}, stderr_of={stderr_of}))"""
-    start = python("pass", "process", "spawning")
-    start[-1] += code
     launcher = subprocess.run(
-        start,
+        python(code, "process", "spawning"),
         capture_output=True,
         text=True,
         check=True,
         env={"TZ": "Asia/Tokyo", "HOME": "/root", "LC_ALL": "C"},
     )
-    wait_for((out / "done").exists)
+    eventually((out / "done").exists, "the end of the script")
     ours, detached = map(int, launcher.stdout.split())
     return ours, detached, launcher.stderr
 

@@ -50,16 +50,18 @@ def test_type_of_without_proc() -> None:
 
 
 @CAN_MOUNT
-def test_a_disk_in_memory_is_ephemeral(tmp_path: Path) -> None:
-    """A tmpfs is, also for a folder that is not made yet, and through a link; / need not be."""
+def test_a_disk_in_memory(tmp_path: Path) -> None:
+    """It is ephemeral and nobody else's, for a folder that is not made yet and through a link, too."""
     memory, link = tmp_path / "memory", tmp_path / "link"
     memory.mkdir()
     link.symlink_to(memory)
     with in_memory(memory, "64k"):
         assert volumes.file_system(str(memory)) == "tmpfs"
         assert volumes.is_ephemeral(str(link / "state" / "not yet made"))
+        assert volumes.is_local(str(link / "state" / "not yet made"))
     assert volumes.file_system("/proc/self") == "proc"
     assert not volumes.is_ephemeral("/proc/self")
+    assert not volumes.is_local("/proc/self")
 
 
 def test_systemd_runtime_directory_comes_first(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_systemd_runtime_directory_comes_first(tmp_path: Path) -> None:
 
 
 def test_the_order_of_private_folders() -> None:
-    """The design's order; a relative $RUNTIME_DIRECTORY is none."""
+    """systemd's, ours in /run, in shared memory, in $TMPDIR; a relative $RUNTIME_DIRECTORY is none."""
     own = f"nginx-acme-{os.geteuid()}"
     environ = {"RUNTIME_DIRECTORY": "relative", "TMPDIR": "/other"}
     expected = ["/run/nginx-acme", f"/dev/shm/{own}", f"/other/{own}"]  # noqa: S108

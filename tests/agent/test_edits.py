@@ -11,14 +11,13 @@ import os
 import random
 import re
 import shutil
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nginx_acme import locks
 from nginx_acme.reload import Opens
-from nginx_acme.store import Store
 from tests.launcher import eventually
 from tests.mounts import CAN_MOUNT, bound
 
@@ -148,16 +147,13 @@ def test_edited_while_nginx_is_waited_for(make_site: MakeSite) -> None:
     site = make_site()
     site.configure(saying(site, "first"))
     started(site)
-    opens = Opens(str(site.conf))
-    with locks.lock(
-        Store(str(site.state)).instance_named(site.instance.name).generation_lock, wait=10
-    ):
+    with closing(Opens(str(site.conf))) as opens, site.lock_generation():
         os.utime(site.conf)  # as an edit with nothing new in it
         site.reload()
         eventually(opens.count, "the agent reading")
         site.configure(saying(site, "second"))
         site.reload()
-    opens.close()
+    assert "[error]" not in site.error_log()
     settles(site, "second")
 
 

@@ -6,8 +6,10 @@ that starts and means something else. None of this may ever come back by another
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
+import crossplane
 import pytest
 
 from nginx_acme.errors import ConfigError
@@ -20,6 +22,10 @@ from nginx_acme.plan import Facts, make_plan
 from tests.nginx.oracle import Argument, ascii_lower
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from nginx_acme.nginx.syntax import Directive
     from tests.nginx.oracle import Oracle
 
 Words = tuple[str, ...]
@@ -134,3 +140,58 @@ def test_lines(oracle: Oracle) -> None:
     changed = generate(source, plan, Layout(lambda *_: "", (), (), ""))
     assert oracle.complaint(text) == 'unknown directive "acme_contact" in nginx.conf:5'
     assert oracle.complaint(changed[main]) == 'unknown directive "x" in nginx.conf:7'
+
+
+# --- what it gets right -----------------------------------------------------------------------
+
+
+PLAIN = """
+user www-data;
+worker_processes auto;
+error_log /var/log/nginx/error.log warn; # the usual one
+events {
+    worker_connections 768;
+}
+http {
+    log_format main '$remote_addr - $remote_user [$time_local] "$request" '
+                    '$status "$http_user_agent"';
+    map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+    types { text/html html htm; }
+    upstream app { server unix:/run/app.sock; server 127.0.0.1:8080 backup; }
+    server {
+        listen 443 ssl http2 default_server;
+        listen [::]:443 ssl;
+        server_name example.com *.example.com ~^www\\d+\\.example\\.com$;
+        add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;
+        location ~ "^/[a-z]{2}/" { return 301 https://$host$request_uri; }
+        location ~ \\.php$ {
+            fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
+            rewrite ^/(.*)$ /index.php?q=$1 last;
+        }
+        location / {
+            if ($request_method = POST) { return 405; }
+            proxy_set_header X-Forwarded-For "${proxy_add_x_forwarded_for}";
+            try_files $uri $uri/ =404;
+        }
+    }
+}
+"""
+
+
+def test_crossplane_agrees(tmp_path: Path) -> None:
+    """A second reader of the language sees the same words in what it reads right."""
+    path = tmp_path / "nginx.conf"
+    path.write_text(PLAIN)
+    theirs = [str(token) for token, _, _ in crossplane.lex(str(path))]
+    assert [t for t in theirs if not t.startswith("#")] == list(flat(parse(PLAIN, "x")))
+
+
+def flat(directives: Iterable[Directive]) -> Iterable[str]:
+    """The tokens of a tree."""
+    for directive in directives:
+        yield directive.name
+        yield from directive.args
+        if directive.block is None:
+            yield ";"
+        else:
+            yield from itertools.chain("{", flat(directive.block), "}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx_acme.encoding import to_bytes
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.files import glob_files, read_bytes
 from nginx_acme.nginx.source import OPAQUE, Include, Unreadable, read_source
@@ -31,7 +32,7 @@ def test_places() -> None:
 
 def single(text: str) -> Source:
     """A configuration of one file."""
-    return read_source("/x", lambda _: text.encode("utf-8", "surrogateescape"), lambda _: [])
+    return read_source("/x", lambda _: to_bytes(text), lambda _: [])
 
 
 def read(files: Mapping[str, str], main: str = "/etc/nginx/nginx.conf") -> Source:
@@ -40,7 +41,7 @@ def read(files: Mapping[str, str], main: str = "/etc/nginx/nginx.conf") -> Sourc
     def read_text(path: str) -> bytes:
         if path not in files:
             raise FileNotFoundError(2, "No such file or directory", path)
-        return files[path].encode("utf-8", "surrogateescape")
+        return to_bytes(files[path])
 
     def match(pattern: str) -> list[str]:
         return sorted(path for path in files if path.startswith(pattern.removesuffix("*")))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import TYPE_CHECKING
 
-import crossplane
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nginx_acme.encoding import to_bytes, to_text
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.syntax import parse
 from tests.nginx.oracle import Argument, ascii_lower
 from tests.nginx.writer import examples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from nginx_acme.nginx.syntax import Directive
     from tests.nginx.oracle import Oracle
@@ -119,7 +117,7 @@ PIECES = (
 texts = (
     st.lists(st.sampled_from(PIECES), max_size=25)
     .map("".join)
-    .map(lambda text: text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
+    .map(lambda text: to_text(to_bytes(text)))
 )
 
 
@@ -322,55 +320,3 @@ def test_lua(text: str) -> None:
 def test_refused_lua(text: str, message: str) -> None:
     """Lua code without end is refused in the Lua module's words."""
     assert complaint(text, "x") == message
-
-
-PLAIN = """
-user www-data;
-worker_processes auto;
-error_log /var/log/nginx/error.log warn; # the usual one
-events {
-    worker_connections 768;
-}
-http {
-    log_format main '$remote_addr - $remote_user [$time_local] "$request" '
-                    '$status "$http_user_agent"';
-    map $http_upgrade $connection_upgrade { default upgrade; '' close; }
-    types { text/html html htm; }
-    upstream app { server unix:/run/app.sock; server 127.0.0.1:8080 backup; }
-    server {
-        listen 443 ssl http2 default_server;
-        listen [::]:443 ssl;
-        server_name example.com *.example.com ~^www\\d+\\.example\\.com$;
-        add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;
-        location ~ "^/[a-z]{2}/" { return 301 https://$host$request_uri; }
-        location ~ \\.php$ {
-            fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
-            rewrite ^/(.*)$ /index.php?q=$1 last;
-        }
-        location / {
-            if ($request_method = POST) { return 405; }
-            proxy_set_header X-Forwarded-For "${proxy_add_x_forwarded_for}";
-            try_files $uri $uri/ =404;
-        }
-    }
-}
-"""
-
-
-def test_crossplane_agrees(tmp_path: Path) -> None:
-    """A second reader of the language sees the same words in what it reads right."""
-    path = tmp_path / "nginx.conf"
-    path.write_text(PLAIN)
-    theirs = [str(token) for token, _, _ in crossplane.lex(str(path))]
-    assert [t for t in theirs if not t.startswith("#")] == list(flat(parse(PLAIN, "x")))
-
-
-def flat(directives: Iterable[Directive]) -> Iterable[str]:
-    """The tokens of a tree."""
-    for directive in directives:
-        yield directive.name
-        yield from directive.args
-        if directive.block is None:
-            yield ";"
-        else:
-            yield from itertools.chain("{", flat(directive.block), "}")

@@ -7,20 +7,22 @@ and what it says of a slip of the hand in any of these files.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from typing import TYPE_CHECKING
 
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from nginx_acme.encoding import to_bytes
 from nginx_acme.errors import ConfigError
 from nginx_acme.nginx.files import glob_files, read_bytes
-from nginx_acme.nginx.source import Source, _Reading
+from nginx_acme.nginx.source import Source, Unreadable, _Reading, read_source
 from tests.nginx.oracle import SETTINGS
 from tests.nginx.writer import Writer, examples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from nginx_acme.nginx.syntax import Directive
     from tests.nginx.oracle import Oracle
@@ -189,7 +191,7 @@ class Expected:
 @given(data=st.data())
 def test_any_configuration(oracle: Oracle, data: st.DataObject) -> None:
     """Nginx opens the same files, has the same directives in each block, or says the same no."""
-    files = data.draw(configurations(oracle))
+    files = data.draw(configurations(str(oracle.folder), oracle.address))
     for name, text in files.items():
         oracle.write(name, text)
     main = f"{oracle.folder}/nginx.conf"
@@ -225,6 +227,45 @@ def test_any_configuration(oracle: Oracle, data: st.DataObject) -> None:
 
 
 @st.composite
-def configurations(draw: st.DrawFn, oracle: Oracle) -> dict[str, str]:
+def configurations(draw: st.DrawFn, folder: str, socket: str) -> dict[str, str]:
     """The files of one, some with a slip in them."""
-    return Configuration(draw, str(oracle.folder), oracle.address).files()
+    return Configuration(draw, folder, socket).files()
+
+
+# Without nginx ----------------------------------------------------------------------------------
+
+
+@examples(100)
+@given(data=st.data(), files=configurations("", "/socket"))
+def test_any_word(data: st.DataObject, files: Mapping[str, str]) -> None:
+    """Who walks to a word alone meets each directive that has it, where it stands among the others."""
+    included = "".join(text for name, text in files.items() if name != "nginx.conf")
+    word = data.draw(st.sampled_from(["if", *sorted(set(re.findall(r"X\d+", included)))]))
+    try:
+        source = read({f"/{name}": text for name, text in files.items()})
+    except ConfigError:
+        event("a loop of includes")
+        return
+    everything, found = (
+        [(d, ancestors) for d, ancestors in walk if word in (d.name, *d.args)]
+        for walk in (source.walk(), source.walk(word))
+    )
+    event(f"found: {bool(found)}")
+    assert found == everything
+
+
+def read(files: Mapping[str, str]) -> Source:
+    """What can be read of them; for patterns any rules do."""
+
+    def content(path: str) -> bytes:
+        if path not in files:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return to_bytes(files[path])
+
+    def matches(pattern: str) -> list[str]:
+        return fnmatch.filter(files, pattern)
+
+    try:
+        return read_source("/nginx.conf", content, matches)
+    except Unreadable as mistake:
+        return mistake.source

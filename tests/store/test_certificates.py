@@ -6,7 +6,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,6 +19,7 @@ from nginx_acme.certificate import read_bundle
 from nginx_acme.errors import StateError
 from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Issued, Store
+from tests.programs import heard, running
 from tests.store.bundles import NOW, issue, temporary
 
 if TYPE_CHECKING:
@@ -486,7 +486,6 @@ def test_no_key_in_a_repr(folder: CertificateFolder) -> None:
 # Killed
 
 INSTALLS = """
-import sys
 from nginx_acme.certificate import read_bundle
 from nginx_acme.store import Store
 store = Store(sys.argv[1])
@@ -510,10 +509,8 @@ def test_a_kill_in_the_middle_of_installing(
     for path, bundle in zip(paths, bundles, strict=True):
         path.write_bytes(bundle.pem)
     for number in range(8):
-        command = [sys.executable, "-c", INSTALLS, store.root, *map(str, paths)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with running(INSTALLS, store.root, *map(str, paths)) as process:
+            heard(process)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.002 * number)
             process.kill()

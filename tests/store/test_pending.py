@@ -6,7 +6,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nginx_acme.store import Identity, PendingOrder, Store
+from tests.programs import heard, running
 from tests.store.bundles import NOW
 
 if TYPE_CHECKING:
@@ -139,7 +139,6 @@ def test_clear(store: Store, pending: Pending) -> None:
 
 
 ORDERS = """
-import sys
 from nginx_acme.store import PendingOrder, Store
 store = Store(sys.argv[1])
 store.open_for_writing()
@@ -157,11 +156,8 @@ while True:
 def test_a_kill_leaves_no_order_without_a_key(store: Store, pending: Pending) -> None:
     """Killed anywhere between the first key and the last removal, key and order fit."""
     for number in range(8):
-        with subprocess.Popen(
-            [sys.executable, "-c", ORDERS, store.root], stdout=subprocess.PIPE
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with running(ORDERS, store.root) as process:
+            heard(process)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.001 * number)
             process.kill()

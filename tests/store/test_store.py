@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +16,9 @@ from nginx_acme.errors import StateError
 from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Store
 from nginx_acme.store.certificates import possible_labels
+from tests.launcher import PATIENCE
 from tests.mounts import CAN_MOUNT, in_memory
+from tests.programs import answers, heard, python, running, tell
 from tests.store.bundles import NOW, issue, temporary
 
 if TYPE_CHECKING:
@@ -222,7 +222,6 @@ def test_a_root_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 READS = """
-import os, sys
 from nginx_acme.errors import StateError
 from nginx_acme.store import Store
 os.setuid(12345)
@@ -238,10 +237,8 @@ def test_a_root_that_cannot_be_read(open_path: Path) -> None:
     """An unprivileged user is told which folder can't be read."""
     root = str(open_path / "state")
     Store(root).open_for_writing()
-    done = subprocess.run(
-        [sys.executable, "-c", READS, root], check=True, capture_output=True, text=True
-    )
-    assert done.stdout == f'cannot read "{root}/certificates": Permission denied\n'
+    said = answers([*python(READS), root]).decode()
+    assert said == f'cannot read "{root}/certificates": Permission denied\n'
 
 
 @CAN_MOUNT
@@ -360,7 +357,6 @@ def test_two_processes_make_the_same_certificate(store: Store) -> None:
 
 
 CREATES = """
-import sys
 from nginx_acme.store import Identity, Store
 store = Store(sys.argv[1])
 store.open_for_writing()
@@ -376,22 +372,14 @@ for number in range(100):
 def test_two_processes_make_a_hundred_certificates_at_once(tmp_path: Path) -> None:
     """Each certificate has one folder in the end, and both processes know it by its name."""
     root = tmp_path / "state"
-    command = [sys.executable, "-c", CREATES, str(root)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
-    outputs = []
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        with process:
-            outputs.append(process.communicate(timeout=30)[0].split())
+    with running(CREATES, str(root)) as one, running(CREATES, str(root)) as other:
+        for process in (one, other):
+            heard(process)
+        for process in (one, other):
+            tell(process)
+        outputs = [
+            process.communicate(timeout=PATIENCE)[0].decode().split() for process in (one, other)
+        ]
     expected = [f"{number}.example" for number in range(100)]
     assert outputs == [expected, expected]
     assert sorted(os.listdir(root / "certificates")) == sorted(expected)
@@ -609,7 +597,6 @@ def test_a_new_certificate_counts_at_once(store: Store) -> None:
 # Locks
 
 HOLDS = """
-import sys
 from nginx_acme.store import Attempt, Identity, Store
 store = Store(sys.argv[1])
 store.open_for_writing()
@@ -626,25 +613,18 @@ with store.lock_certificate(folder), store.lock_accounts(sys.argv[2]):
 def test_one_process_works_on_a_certificate(store: Store) -> None:
     """The second is told who does; when it gets the lock it knows what the first has noted."""
     folder = store.create(identity("example.com"), ["example.com"])
-    command = [sys.executable, "-c", HOLDS, store.root, CA]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.readline()
+    with running(HOLDS, store.root, CA) as process:
+        heard(process)
         assert store.try_lock_certificate(folder) is None
         with pytest.raises(StateError, match=f"process {process.pid} "):
             store.lock_certificate(folder, wait=0)
         with pytest.raises(StateError, match=f"process {process.pid} "):
             store.lock_accounts(CA, wait=0)
         store.lock_accounts(OTHER_CA, wait=0).release()
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.stdout.readline()
+        tell(process)
+        heard(process)
         assert folder.attempt("ecdsa:256").failures == 0
-        process.kill()
-    with store.lock_certificate(folder, wait=5):
+    with store.lock_certificate(folder, wait=PATIENCE):
         assert folder.attempt("ecdsa:256").failures == 7
 
 
