@@ -31,7 +31,7 @@ def test(launch: Launch) -> int:
     """What `nginx -t` says of the generation that a start would make. Writes nothing of ours.
 
     Raises:
-        NginxAcmeError: a mistake in the configuration; its note is nginx's verdict.
+        NginxAcmeError: a mistake in the configuration; its note is nginx's last word.
     """
     try:
         return _test(launch)

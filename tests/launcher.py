@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from nginx_acme import locks
 from tests.servers import (
     LOCALHOST,
+    PATIENCE,
     ROOT,
     NginxServer,
     Pebble,
@@ -42,9 +43,6 @@ T = TypeVar("T")
 _RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from nginx_acme.__main__ import run; run()"
 LAUNCHER = (sys.executable, "-I", "-c", _RUN, str(ROOT))
 """The nginx-acme of this tree, wherever the tests are started."""
-
-PATIENCE = 40.0
-"""Seconds for anything that is done in one, on a machine that has other things to do."""
 
 _TOLD = re.compile(r"signal 1 \(SIGHUP\) received from (\d+)")
 _REQUEST = re.compile(r" (GET|HEAD|POST) (/\S+?)/? -> calling handler", re.MULTILINE)
@@ -217,7 +215,7 @@ class Site(NginxServer):
 
 def eventually(predicate: Callable[[], T], what: str = "it") -> T:
     """Ask until the answer is true and return it."""
-    return wait_for(predicate, PATIENCE, what)
+    return wait_for(predicate, what=what)
 
 
 def issuer(name: str, uri: str, root: Path | None, *more: str) -> str:

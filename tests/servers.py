@@ -49,6 +49,9 @@ RELEASES = ("bullseye", "bookworm", "trixie", "testing")
 
 LOCALHOST = "127.0.0.1"
 
+PATIENCE = 40.0
+"""Seconds for anything that is done in one, on a machine that has other things to do."""
+
 
 class ServerMissing(Exception):
     """A program that the tests need is not installed."""
@@ -95,7 +98,7 @@ def other_releases() -> tuple[str, ...]:
     return tuple(release for release in RELEASES if release != installed)
 
 
-def wait_for(predicate: Callable[[], T], seconds: float = 10, what: str = "it") -> T:
+def wait_for(predicate: Callable[[], T], seconds: float = PATIENCE, what: str = "it") -> T:
     """Ask until the answer is true and return it; TimeoutError after so many seconds."""
     end = time.monotonic() + seconds
     while not (answer := predicate()):

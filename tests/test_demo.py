@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import PATIENCE
-from tests.servers import ROOT, Program, environment, wait_for
+from tests.servers import PATIENCE, ROOT, Program, environment, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

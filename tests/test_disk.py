@@ -13,9 +13,10 @@ import pytest
 
 from nginx_acme import disk
 from nginx_acme.errors import StateError
-from tests.launcher import PATIENCE, eventually
+from tests.launcher import eventually
 from tests.mounts import CAN_MOUNT, in_memory
 from tests.programs import heard, running
+from tests.servers import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

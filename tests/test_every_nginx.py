@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from tests.launcher import PATIENCE, eventually, issuer
+from tests.launcher import eventually, issuer
 from tests.servers import (
     LOCALHOST,
+    PATIENCE,
     fetch_plain,
     find_program,
     free_port,

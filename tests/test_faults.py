@@ -201,7 +201,7 @@ class Stumbling(Site):
     def settled(self, name: str | None = None) -> x509.Certificate:
         """What nginx serves when nobody works behind its back any more."""
         self.quiet()
-        leaf = wait_for(lambda: self.leaf(name or self.name), 10, "a verified answer")
+        leaf = wait_for(lambda: self.leaf(name or self.name), what="a verified answer")
         assert leaf is not None
         return leaf
 
@@ -442,7 +442,7 @@ def test_killed_while_a_name_is_left_out(
             assert site.one_status()["failures"] >= failed
             assert failed == 0 or ledger.orders == paid
             site.renew()
-            leaf = wait_for(lambda: site.leaf(name), 10, "a verified answer")
+            leaf = wait_for(lambda: site.leaf(name), what="a verified answer")
             assert leaf is not None
             row = site.one_status()
         san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -589,7 +589,7 @@ def test_killed_while_a_refusal_is_noted(step: str, ca: Pebble, open_path: Path)
         site.assert_whole()
         site.age()
         with site.started():
-            (note,) = wait_for(lambda: list(site.state.glob("accounts/*/limits.json")), 20, "it")
+            (note,) = wait_for(lambda: list(site.state.glob("accounts/*/limits.json")))
             site.quiet()
     (stop,) = json.loads(note.read_bytes())["stops"]
     assert (stop["kind"], stop["failures"]) == ("ca", 1)
@@ -726,7 +726,7 @@ def test_the_same_start_twice(ca: Pebble, open_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         for start in starts:
             stack.callback(start.stop)
-        wait_for(lambda: [start.returncode for start in starts].count(None) == 1, 30, "one's end")
+        wait_for(lambda: [start.returncode for start in starts].count(None) == 1, what="one's end")
         site.settled()
     assert (ledger.accounts, ledger.orders) == (1, 1)
 

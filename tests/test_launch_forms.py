@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import LAUNCHER, PATIENCE, eventually, issuer
+from tests.launcher import LAUNCHER, eventually, issuer
 from tests.mounts import CAN_MOUNT, seeing
-from tests.servers import LOCALHOST, Program, environment, free_port, listens
+from tests.servers import LOCALHOST, PATIENCE, Program, environment, free_port, listens
 from tests.store.bundles import issue
 from tests.test_commands import AS_NOBODY, NOBODY
 from tests.twins import Form, Twin

@@ -11,9 +11,9 @@ import pytest
 
 from nginx_acme import locks
 from nginx_acme.errors import StateError
-from tests.launcher import PATIENCE
 from tests.mounts import CAN_MOUNT, in_memory
 from tests.programs import heard, running, tell
+from tests.servers import PATIENCE
 
 if TYPE_CHECKING:
     import subprocess

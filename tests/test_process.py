@@ -13,8 +13,8 @@ import pytest
 
 from nginx_acme.errors import NginxMissing
 from nginx_acme.process import Run, found_environ
-from tests.launcher import PATIENCE
 from tests.programs import answers, python, signals_of
+from tests.servers import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -198,8 +198,8 @@ UNSEEN = f"signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in 
 @contextlib.contextmanager
 def waiting(code: str, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """A launcher that has ended its preparations and does this."""
-    python_path, *rest = python(f"signals = end_on_signals()\n{code}", "process")
-    start = (python_path, "-u", *rest)
+    interpreter, *rest = python(f"signals = end_on_signals()\n{code}", "process")
+    start = (interpreter, "-u", *rest)
     launcher = subprocess.Popen(
         [*prefix, *start], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,23 +12,11 @@ import pytest
 from nginx_acme.nginx.files import read_with_status
 from nginx_acme.seen import Seen, is_settled
 from tests.launcher import eventually
+from tests.settled import SECOND, here, in_a_minute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-SECOND = 10**9
-
-
-def in_a_minute() -> int:
-    """A time at which nothing has changed just before."""
-    return time.time_ns() + 60 * SECOND
-
-
-def here(_path: str) -> bool:
-    """Whatever file system the tests are on, nobody else writes to it."""
-    return True
 
 
 def of(*paths: Path) -> Seen:

@@ -39,7 +39,7 @@ def judge(understood: Understood) -> Iterator[Finding]:
     """What nginx says of what is generated from it, and what we know better.
 
     Raises:
-        StateError: there is no folder for a in_scratch.
+        StateError: there is no folder to try it in.
     """
     main, plan = understood.home.main, understood.plan
     count = len(plan.certificates)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import PATIENCE, eventually
-from tests.servers import Program
+from tests.launcher import eventually
+from tests.servers import PATIENCE, Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ import subprocess
 from socket import AF_UNIX, socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.launcher import PATIENCE
+from tests.servers import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -2,6 +2,7 @@
 
 Its parser was the obvious one to build on, and its builder would have written a configuration
 that starts and means something else. None of this may ever come back by another way.
+What it gets right, it reads as we do: that is a test, too.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from nginx_acme.errors import StateError
 from nginx_acme.policy.ari import Advice
 from nginx_acme.store import Attempt, Identity, Store
 from nginx_acme.store.certificates import possible_labels
-from tests.launcher import PATIENCE
 from tests.mounts import CAN_MOUNT, in_memory
 from tests.programs import answers, heard, python, running, tell
+from tests.servers import PATIENCE
 from tests.store.bundles import NOW, issue, temporary
 
 if TYPE_CHECKING:
