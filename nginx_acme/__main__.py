@@ -24,10 +24,24 @@ def run() -> None:
     the same one in the configuration are the same bytes, whatever the locale says of them.
     """
     if sys.getfilesystemencoding() != "utf-8":
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+        _run_in_utf8()
     if sys.stdout is None:  # it was closed; nginx, too, doesn't care whether anybody reads it
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until exec
     sys.exit(_exit_code(Log(sys.stderr)))
+
+
+def _run_in_utf8() -> None:
+    """Be the same program once more; where that can't be, go on as it is.
+
+    With the very bytes that we were given: not every encoding gives back what Python made of them.
+    """
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            _, *given, _ = file.read().split(b"\0")
+        python = os.fsencode(sys.executable)
+        os.execv(python, [python, b"-X", b"utf8", *given])  # noqa: S606 - a list, no shell
+    except OSError:  # there is no /proc
+        pass
 
 
 def _exit_code(log: Log) -> int:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from nginx_acme.errors import NginxAcmeError
 from nginx_acme.hooks import tell
 from nginx_acme.launch import utc_now
-from nginx_acme.proof import Proven, prove
+from nginx_acme.proof import prove
 from nginx_acme.publish import publish
 from nginx_acme.running import needed_work, running_master
-from nginx_acme.standing import survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from nginx_acme.hooks.program import Runner
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
-    from nginx_acme.standing import Survey
 
     T = TypeVar("T")
 
@@ -39,24 +37,20 @@ class Conclusion(NamedTuple):
     next: datetime | None
 
 
-def conclude(
-    home: Home, log: Log, runner: Runner, trouble: str | None, known: Survey | None = None
-) -> Conclusion:
+def conclude(home: Home, log: Log, runner: Runner, trouble: str | None) -> Conclusion:
     """See what nginx serves, if it runs, and let it be known.
+
+    Each part looks for itself how the certificates stand: what was found before it, handed on, was
+    untrue where another process had got one meanwhile, and took the place of what that had noted.
 
     Args:
         home: of the nginx; its store is open for writing.
         log: gets what goes wrong.
         runner: of the hooks.
         trouble: what the run failed with.
-        known: how the certificates stand, where a moment ago they were found to need nothing.
     """
-    seen = known or _whatever(partial(_survey, home), log)
-    proven = _whatever(partial(_prove, home, log, trouble, seen), log) if seen else None
-    unserved = proven.unserved if proven else []
-    # Handshakes take their time, in which another process may have been at work.
-    still = seen if proven and not proven.asked else None
-    publish(home, log, still.at if still else utc_now(), still)
+    unserved = _whatever(partial(_prove, home, log, trouble), log) or []
+    publish(home, log, utc_now())
     again = _whatever(lambda: tell(needed_work(home).hooks, home, log, runner), log)
     if unserved:
         soon = utc_now() + UNSERVED
@@ -64,15 +58,10 @@ def conclude(
     return Conclusion(unserved, again)
 
 
-def _survey(home: Home) -> Survey:
-    return survey(needed_work(home).certificates, home.store, utc_now())
-
-
-def _prove(home: Home, log: Log, trouble: str | None, known: Survey) -> Proven:
+def _prove(home: Home, log: Log, trouble: str | None) -> list[str]:
     if running_master(home) is None:
-        return Proven([], asked=False)
-    work = needed_work(home)
-    return prove(work, survey(work.certificates, home.store, utc_now(), known), home, log, trouble)
+        return []
+    return prove(needed_work(home), home, utc_now(), log, trouble)
 
 
 def _whatever(do: Callable[[], T], log: Log) -> T | None:

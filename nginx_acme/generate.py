@@ -336,9 +336,10 @@ def _unusual(ports: Mapping[str, int | None], usual: int) -> Iterator[tuple[str,
 
     In the order in which nginx chooses: a name before a wildcard, the longest wildcard first.
     """
-    wide = tuple(name[1:] for name, port in ports.items() if port != usual and name[0] == "*")
+    unusual = {name for name, port in ports.items() if port != usual}
+    wide = tuple(name[1:] for name in unusual if name[0] == "*")
     for name in sorted(ports, key=lambda name: (name[0] == "*", -len(name))):
-        if ports[name] != usual or name.endswith(wide):
+        if name in unusual or name.endswith(wide):
             yield name, ports[name]
 
 

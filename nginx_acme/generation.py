@@ -33,6 +33,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,7 +140,7 @@ class Generation:
         while unseen:
             folder = unseen.pop()
             yield to_text(folder)
-            with os.scandir(folder) as entries:
+            with suppress(FileNotFoundError), os.scandir(folder) as entries:
                 unseen += [one.path for one in entries if one.is_dir(follow_symlinks=False)]
 
     def texts(self) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from nginx_acme.policy import Keep, Wait
 from nginx_acme.proof import about
 from nginx_acme.report import Overview, Row
 from nginx_acme.running import current_work, why_silent
-from nginx_acme.standing import survey
+from nginx_acme.standing import standings
 from nginx_acme.understanding import understand
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nginx_acme.launch import Home
     from nginx_acme.plan import Certificate
-    from nginx_acme.standing import Standing, Survey
+    from nginx_acme.standing import Standing
     from nginx_acme.store import Proof
 
     _Wanted = tuple[tuple[Certificate, ...], str | None, str | None]
@@ -43,32 +43,24 @@ def gather(home: Home, now: datetime) -> Overview:
     _, pid_file, _ = wanted = _wanted(home)
     master = find_master(pid_file) if pid_file else None
     return replace(
-        _lasting(home, wanted, now, None),
+        _lasting(home, wanted, now),
         nginx_pid=master.pid if master else None,
         agent_pid=locks.held_by(home.instance.agent_lock),
         last_look=home.instance.last_look(),
     )
 
 
-def gather_lasting(home: Home, now: datetime, known: Survey | None = None) -> Overview:
+def gather_lasting(home: Home, now: datetime) -> Overview:
     """The same for whoever reads it later; now is the last look.
 
     The pids of nginx and of the agent are left out: they are true only for whoever asks now.
-
-    Args:
-        home: of the nginx.
-        now: the wall clock, and the last look.
-        known: how the certificates were found to stand then.
-
-    Raises:
-        ConfigError, StateError: as above.
     """
-    return _lasting(home, _wanted(home), now, known)
+    return _lasting(home, _wanted(home), now)
 
 
-def _lasting(home: Home, wanted: _Wanted, now: datetime, known: Survey | None) -> Overview:
+def _lasting(home: Home, wanted: _Wanted, now: datetime) -> Overview:
     certificates, _, silent = wanted
-    proofs = home.instance.proofs()
+    proofs = home.instance.proofs()  # before what they are of: a newer one is of nothing seen here
     return Overview(
         now=now,
         instance=home.name,
@@ -78,7 +70,7 @@ def _lasting(home: Home, wanted: _Wanted, now: datetime, known: Survey | None) -
         last_look=now,
         rows=tuple(
             _row(one, about(one, proofs), now, silent=silent is not None)
-            for one in survey(certificates, home.store, now, known).found
+            for one in standings(certificates, home.store, now)
         ),
         silent=silent,
     )

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from nginx_acme.standing import standings
 from nginx_acme.store import Proof
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.sight import Finding
-    from nginx_acme.standing import Standing, Survey
+    from nginx_acme.standing import Standing
     from nginx_acme.work import Work
 
     Key = tuple[str, str]
@@ -36,27 +37,20 @@ FRESH = timedelta(days=1)
 _FEW = 3
 
 
-class Proven(NamedTuple):
-    """The labels of what isn't served, and whether nginx was `asked` for anything."""
-
-    unserved: list[str]
-    asked: bool
-
-
-def prove(work: Work, seen: Survey, home: Home, log: Log, trouble: str | None = None) -> Proven:
-    """Look at what hasn't been seen lately and note what was found.
+def prove(work: Work, home: Home, now: datetime, log: Log, trouble: str | None = None) -> list[str]:
+    """Look at what hasn't been seen lately and note what was found; the labels of what isn't served.
 
     What is new gets its time to be seen; the rest is looked at once.
 
     Args:
         work: of the generation that nginx runs.
-        seen: how its certificates stand.
         home: of the nginx; its store is open for writing.
+        now: the wall clock.
         log: gets an error for what is not served.
         trouble: what went wrong when nginx was told to load it.
     """
-    noted, now = home.instance.proofs(), seen.at
-    own = [one for one in seen.found if one.bundle is not None]
+    noted = home.instance.proofs()  # before what they are of, which another process may replace
+    own = [one for one in standings(work.certificates, home.store, now) if one.bundle is not None]
     known = {key(one): proof for one in own if (proof := about(one, noted)) is not None}
     new = [one for one in own if key(one) not in known]
     old = [one for one in own if key(one) in known and not _is_fresh(known[key(one)], now)]
@@ -70,8 +64,7 @@ def prove(work: Work, seen: Survey, home: Home, log: Log, trouble: str | None = 
     proofs = {**known, **fresh}
     if proofs != noted:
         home.instance.note_proofs(proofs)
-    unserved = [label for (label, _), proof in proofs.items() if proof.served is False]
-    return Proven(unserved, asked=bool(fresh))
+    return [label for (label, _), proof in proofs.items() if proof.served is False]
 
 
 def _is_fresh(proof: Proof, now: datetime) -> bool:

@@ -27,16 +27,15 @@ if TYPE_CHECKING:
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.report import Overview
-    from nginx_acme.standing import Survey
 
 
-def publish(home: Home, log: Log, now: datetime, known: Survey | None = None) -> None:
+def publish(home: Home, log: Log, now: datetime) -> None:
     """Write them, as it is `now`, which is the last look from now on; see `gather_lasting`.
 
     That they can't be written is said, and is no reason for anything to fail.
     """
     try:
-        home.instance.publish(_files(gather_lasting(home, now, known)))
+        home.instance.publish(_files(gather_lasting(home, now)))
         home.store.keep_proved(now)
     except NginxAcmeError as error:
         log.warn(f"how the certificates stand can't be published: {error}")

@@ -1,6 +1,6 @@
 """A round: one look at all certificates, and what follows from it. Every `renew` is one.
 
-    survey       how each of them stands                        `standing`
+    look         how each of them stands                        `standing`
     get, take    what is due, or what another node has got      `renewal`
     conclude     the proof, what is published, the hooks        `conclusion`
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nginx_acme.conclusion import conclude
-from nginx_acme.errors import NginxAcmeError
+from nginx_acme.errors import NginxAcmeError, StateError
 from nginx_acme.hooks.program import Runner
 from nginx_acme.launch import utc_now
 from nginx_acme.loaded import behind
@@ -21,14 +21,17 @@ from nginx_acme.orders.foresight import is_idle, look_ahead
 from nginx_acme.orders.ports import Outcome
 from nginx_acme.reload import RELOAD_WAIT
 from nginx_acme.running import needed_work, running_master, why_silent
-from nginx_acme.standing import survey
+from nginx_acme.standing import of_folder
+from nginx_acme.store import Identity
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from nginx_acme.launch import Home
     from nginx_acme.log import Log
     from nginx_acme.renewal import Renewal
-    from nginx_acme.standing import Survey
-    from nginx_acme.store import Identity
+    from nginx_acme.standing import Standing
+    from nginx_acme.work import Work
 
 
 def go_round(home: Home, log: Log, force: frozenset[Identity] = frozenset()) -> Outcome | None:
@@ -45,14 +48,13 @@ def go_round(home: Home, log: Log, force: frozenset[Identity] = frozenset()) -> 
     home.store.open_for_writing()
     runner = Runner(home.launch.signals.before_end)
     trouble: str | None = None
-    known: Survey | None = None
     try:
-        outcome, known = _get(home, log, force)
+        outcome = _get(home, log, force)
     except NginxAcmeError as error:
         trouble = "; ".join(str(error).splitlines())
         raise
     finally:
-        concluded = conclude(home, log, runner, trouble, known)
+        concluded = conclude(home, log, runner, trouble)
     if outcome is not None:
         outcome.failed.extend(concluded.unserved)
         if concluded.next is not None:
@@ -60,19 +62,35 @@ def go_round(home: Home, log: Log, force: frozenset[Identity] = frozenset()) -> 
     return outcome
 
 
-def _get(home: Home, log: Log, force: frozenset[Identity]) -> tuple[Outcome | None, Survey | None]:
-    """What came of it; and how everything stands, where nothing had to be done."""
+def _get(home: Home, log: Log, force: frozenset[Identity]) -> Outcome | None:
     with home.store.lock_generation(home.instance, wait=RELOAD_WAIT):  # of a reload under way
         work, master = needed_work(home), running_master(home)
     if why_silent(home, work) is not None:
-        return _renewal(home, log).take(work), None
-    seen = survey(work.certificates, home.store, utc_now())
-    is_behind = master is not None and bool(behind(home.instance, seen.found))
-    if force or is_behind or not is_idle(seen.found, seen.at):
-        return _renewal(home, log).get(work, master, seen.found, force), None
+        return _renewal(home, log).take(work)
+    now = utc_now()
+    found, all_read = _look(home, work, now)
+    if (
+        force
+        or not all_read
+        or not is_idle(found, now)
+        or (master is not None and behind(home.instance, found))
+    ):
+        return _renewal(home, log).get(work, master, found, force)
     outcome = Outcome()
-    look_ahead(seen.found, outcome, seen.at)
-    return outcome, seen
+    look_ahead(found, outcome, now)
+    return outcome
+
+
+def _look(home: Home, work: Work, now: datetime) -> tuple[list[Standing], bool]:
+    """How the certificates stand, and whether all could be read; who gets them keeps those apart."""
+    found: list[Standing] = []
+    all_read = True
+    for one in work.certificates:
+        try:
+            found += of_folder(one, home.store.find(Identity(*one.identity)), now)
+        except StateError:
+            all_read = False
+    return found, all_read
 
 
 def _renewal(home: Home, log: Log) -> Renewal:

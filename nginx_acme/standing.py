@@ -90,31 +90,6 @@ def left_out_of(certificate: Certificate, bundle: Bundle | None) -> tuple[str, .
     return tuple(name for name in names if not bundle.facts.covers(name))
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """How all of these certificates stood at a moment."""
-
-    certificates: tuple[Certificate, ...]
-    at: datetime
-    found: tuple[Standing, ...]
-
-
-def survey(
-    certificates: tuple[Certificate, ...],
-    store: Store,
-    now: datetime,
-    known: Survey | None = None,
-) -> Survey:
-    """How these stand: as it is known, if that is of these, else as they are found now.
-
-    Another process may install a certificate at any moment. So what is known is only handed on by
-    who has just looked, and has done nothing since that takes its time or changes the store.
-    """
-    if known is not None and known.certificates == certificates:
-        return known
-    return Survey(certificates, now, tuple(standings(certificates, store, now)))
-
-
 def standings(
     certificates: Iterable[Certificate], store: Store, now: datetime
 ) -> Iterator[Standing]:

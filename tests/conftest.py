@@ -102,11 +102,17 @@ def every_nginx(request: pytest.FixtureRequest) -> str:
     return _need(request.param, "nginx")
 
 
-@pytest.fixture(scope="session")
-def eight_bit_locale(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an environment has in it for a locale in which every letter is a byte."""
-    folder, name = tmp_path_factory.mktemp("locales"), "de_DE.ISO-8859-1"
-    localedef = [_need("installed", "localedef"), "--no-archive", "-i", "de_DE", "-f", "ISO-8859-1"]
+@pytest.fixture(scope="session", params=[("de_DE", "ISO-8859-1"), ("ja_JP", "EUC-JP")])
+def other_locale(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """What an environment has in it for a locale whose letters are other bytes than those of UTF-8.
+
+    In the first every byte is a letter, in the second some are none.
+    """
+    language, charmap = request.param
+    folder, name = tmp_path_factory.mktemp("locales"), f"{language}.{charmap}"
+    localedef = [_need("installed", "localedef"), "--no-archive", "-i", language, "-f", charmap]
     made = subprocess.run([*localedef, str(folder / name)], capture_output=True, check=False)
     if made.returncode:
         _do_without("there are no sources of locales (`make system` would install them)")

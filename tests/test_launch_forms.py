@@ -131,11 +131,9 @@ def test_form(make_twins: MakeTwins, form: Form) -> None:
     compare(*make_twins(form))
 
 
-def test_eight_bit_locale(
-    make_twins: MakeTwins, eight_bit_locale: dict[str, str], nginx: str
-) -> None:
+def test_other_locale(make_twins: MakeTwins, other_locale: dict[str, str], nginx: str) -> None:
     """A path is the bytes that it is, also where the locale would make other letters of them."""
-    environ = environment(NGINX_ACME_NGINX=nginx, **eight_bit_locale)
+    environ = environment(NGINX_ACME_NGINX=nginx, **other_locale)
     compare(*make_twins(replace(FORMS["other letters and bytes"], environ=environ)))
 
 

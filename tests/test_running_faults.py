@@ -72,6 +72,37 @@ def test_certificate_files(make_site: MakeSite, pebble: Pebble) -> None:
         assert path.with_name(f"{path.name}.damaged").exists()
 
 
+def test_unreadable_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:
+    """A certificate that can't be read at all is no reason not to get another one without nginx."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"), site.block("b.example"))
+    site.start()
+    site.quiet()
+    site.stop()
+    before, broken = bundle(site, "a.example").read_bytes(), bundle(site, "b.example")
+    broken.unlink()
+    broken.mkdir()
+    renewed = site.run("renew", "--force", "a.example")
+    assert renewed.returncode == 1
+    assert f'"{broken}"' in renewed.stderr
+    assert bundle(site, "a.example").read_bytes() != before
+
+
+def test_unreadable_note_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:
+    """Nor is it one that nobody knows what nginx has read: what is due is got, and then that is said."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"))
+    site.start()
+    site.quiet()
+    before, note = bundle(site, "a.example").read_bytes(), site.instance / "loaded.json"
+    note.unlink()
+    note.mkdir()
+    renewed = site.run("renew", "--force", "a.example")
+    assert renewed.returncode == 1
+    assert f'"{note}"' in renewed.stderr
+    assert bundle(site, "a.example").read_bytes() != before
+
+
 def test_damage_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:
     """A file that can't be had anew for now keeps no other certificate from being served."""
     site = make_site(pebble)

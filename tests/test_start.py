@@ -14,6 +14,7 @@ import pytest
 from nginx_acme.certificate import read_bundle
 from tests.launcher import Site, eventually, issuer, requests
 from tests.servers import LOCALHOST, Program, fetch_plain, find_program, free_port
+from tests.store.bundles import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,13 +153,17 @@ def test_redirect(make_site: MakeSite, pebble: Pebble) -> None:
 def test_redirect_to_several_ports(make_site: MakeSite, pebble: Pebble) -> None:
     """Each name is redirected to where it is served, as nginx chooses among names and wildcards."""
     site = make_site(pebble)
-    other = free_port()
-    wildcard = site.block("*.wide.internal", "acme local;", listen=f"{LOCALHOST}:{other}")
+    other, own = free_port(), site.folder / "own.pem"
+    own.write_bytes(issue(("own.wide.internal",)).pem)
     site.configure(
-        site.block("moved.example"), wildcard, site.block("a.wide.internal", "acme local;")
+        site.block("moved.example"),
+        site.block("*.wide.internal", "acme local;", listen=f"{LOCALHOST}:{other}"),
+        site.block("a.wide.internal", "acme local;"),
+        site.block("own.wide.internal", f"ssl_certificate {own}; ssl_certificate_key {own};"),
     )
     site.start()
-    ports = {"moved.example": site.tls, "b.c.wide.internal": other, "a.wide.internal": site.tls}
+    ports = {"moved.example": site.tls, "b.c.wide.internal": other}
+    ports |= dict.fromkeys(("a.wide.internal", "own.wide.internal"), site.tls)
     for name, port in ports.items():
         answer = fetch_plain(site.http, name, path="/")
         assert answer.headers["Location"] == f"https://{name}:{port}/"

@@ -146,7 +146,7 @@ def make_plan(source: Source, facts: Facts) -> Plan:
         whose_hosts=hosts,
         shown=tuple(shown(wanted.managed, certificates, servers, tls)),
         status=tuple(status_locations(said)),
-        redirect_ports=redirect_ports(wanted.managed, certificates, tls),
+        redirect_ports=redirect_ports(wanted.managed, certificates, servers, tls),
         ours=said.all,
         serves_already=serves_already(servers, wanted.managed, tls),
         warnings=(*wanted.warnings, *contested(hosts, certificates), *deaf),

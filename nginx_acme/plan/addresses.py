@@ -157,9 +157,15 @@ def contested(
 
 
 def redirect_ports(
-    managed: Iterable[Managed], certificates: Iterable[Certificate], tls: Tls
+    managed: Iterable[Managed],
+    certificates: Iterable[Certificate],
+    servers: Iterable[Server],
+    tls: Tls,
 ) -> dict[str, int | None]:
-    """The port where `https` answers for each name; None for one of `mail` or `stream` alone."""
+    """The port where `https` answers for each name; None for one of `mail` or `stream` alone.
+
+    Also for those names of other servers that nginx prefers to a wildcard among these.
+    """
     names = {certificate.identity: certificate.names for certificate in certificates}
     ports: dict[str, int | None] = {}
     for one in managed:
@@ -168,7 +174,22 @@ def redirect_ports(
         port = _https_port(one.server, tls)
         for name in names[one.identity]:
             ports[name.value] = ports.get(name.value) or port
+    wide = tuple(value[1:] for value in ports if value.startswith("*."))
+    for server in servers if wide else ():
+        if server.kind == "http" and any(is_tls("http", x, tls) for x in server.listens):
+            port = _https_port(server, tls)
+            for value in filter(lambda value: value.endswith(wide), _spelled_out(server.names)):
+                ports[value] = ports.get(value) or port
     return ports
+
+
+def _spelled_out(names: Iterable[str]) -> Iterator[str]:
+    """Names and wildcards, ``.example.com`` as the two that it stands for."""
+    for name in names:
+        if name.startswith("."):
+            yield from (name[1:], f"*{name}")
+        elif not name.startswith("~"):
+            yield name
 
 
 def _https_port(server: Server, tls: Tls) -> int | None:
