@@ -33,7 +33,6 @@ import os
 import re
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -136,12 +135,7 @@ class Generation:
 
     def folders(self) -> Iterator[str]:
         """The real folders that it is made of."""
-        unseen = [to_bytes(self.path)]
-        while unseen:
-            folder = unseen.pop()
-            yield to_text(folder)
-            with suppress(FileNotFoundError), os.scandir(folder) as entries:
-                unseen += [one.path for one in entries if one.is_dir(follow_symlinks=False)]
+        return (to_text(folder) for folder, _, _ in os.walk(to_bytes(self.path)))
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """The user's path and the text of each file that is no link."""

@@ -116,8 +116,9 @@ class Home:
     """Where the things of one nginx are kept.
 
     `store` has keys and certificates. `runtime` has the generations, those of this nginx under
-    `name`: that is the store, too, but where one is only made to be tried. `source` is the state directory where that
-    can't or mustn't be written: then `store` is a private folder, and takes what is new there.
+    `name`: that is the store, too, but where one is only made to be tried. `source` is the state
+    directory where that can't or mustn't be written: then `store` is a private folder, and takes
+    what is new there.
     """
 
     launch: Launch

@@ -21,8 +21,7 @@ from nginx_acme.orders.foresight import is_idle, look_ahead
 from nginx_acme.orders.ports import Outcome
 from nginx_acme.reload import RELOAD_WAIT
 from nginx_acme.running import needed_work, running_master, why_silent
-from nginx_acme.standing import of_folder
-from nginx_acme.store import Identity
+from nginx_acme.standing import standings
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from nginx_acme.log import Log
     from nginx_acme.renewal import Renewal
     from nginx_acme.standing import Standing
+    from nginx_acme.store import Identity
     from nginx_acme.work import Work
 
 
@@ -87,7 +87,7 @@ def _look(home: Home, work: Work, now: datetime) -> tuple[list[Standing], bool]:
     all_read = True
     for one in work.certificates:
         try:
-            found += of_folder(one, home.store.find(Identity(*one.identity)), now)
+            found += standings([one], home.store, now)
         except StateError:
             all_read = False
     return found, all_read

@@ -75,7 +75,7 @@ def _with_source(home: Home) -> Home:
 
 
 def _said(launch: Launch) -> dict[str, str]:
-    """What the configuration says of the state directory and of the pid file, as far as it can be read."""
+    """What the configuration, as far as it can be read, says of the state and of the pid file."""
     try:
         source = read_source(launch.main, files_of(launch).read, glob_files)
     except Unreadable as mistake:

@@ -72,14 +72,9 @@ def test_certificate_files(make_site: MakeSite, pebble: Pebble) -> None:
         assert path.with_name(f"{path.name}.damaged").exists()
 
 
-def test_unreadable_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:
-    """A certificate that can't be read at all is no reason not to get another one without nginx."""
-    site = make_site(pebble)
-    site.configure(site.block("a.example"), site.block("b.example"))
-    site.start()
-    site.quiet()
-    site.stop()
-    before, broken = bundle(site, "a.example").read_bytes(), bundle(site, "b.example")
+def is_renewed_beside(site: Site, broken: Path) -> None:
+    """See that a.example is got anew beside a file that can't be read, and that this is told."""
+    before = bundle(site, "a.example").read_bytes()
     broken.unlink()
     broken.mkdir()
     renewed = site.run("renew", "--force", "a.example")
@@ -88,19 +83,23 @@ def test_unreadable_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> Non
     assert bundle(site, "a.example").read_bytes() != before
 
 
+def test_unreadable_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:
+    """A certificate that can't be read at all is no reason not to get another one without nginx."""
+    site = make_site(pebble)
+    site.configure(site.block("a.example"), site.block("b.example"))
+    site.start()
+    site.quiet()
+    site.stop()
+    is_renewed_beside(site, bundle(site, "b.example"))
+
+
 def test_unreadable_note_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:
     """Nor is it one that nobody knows what nginx has read: what is due is got, and then that is said."""
     site = make_site(pebble)
     site.configure(site.block("a.example"))
     site.start()
     site.quiet()
-    before, note = bundle(site, "a.example").read_bytes(), site.instance / "loaded.json"
-    note.unlink()
-    note.mkdir()
-    renewed = site.run("renew", "--force", "a.example")
-    assert renewed.returncode == 1
-    assert f'"{note}"' in renewed.stderr
-    assert bundle(site, "a.example").read_bytes() != before
+    is_renewed_beside(site, site.instance / "loaded.json")
 
 
 def test_damage_beside_a_renewal(make_site: MakeSite, pebble: Pebble) -> None:

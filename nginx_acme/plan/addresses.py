@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nginx_acme.nginx.listen import Address, Listen, parse_listen
-from nginx_acme.nginx.servers import choices, is_tls, merged
+from nginx_acme.nginx.servers import choices, is_tls, merged, speaks_tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -176,10 +176,11 @@ def redirect_ports(
             ports[name.value] = ports.get(name.value) or port
     wide = tuple(value[1:] for value in ports if value.startswith("*."))
     for server in servers if wide else ():
-        if server.kind == "http" and any(is_tls("http", x, tls) for x in server.listens):
+        if server.kind == "http" and speaks_tls(server, tls):
             port = _https_port(server, tls)
-            for value in filter(lambda value: value.endswith(wide), _spelled_out(server.names)):
-                ports[value] = ports.get(value) or port
+            for value in _spelled_out(server.names):
+                if value.endswith(wide):
+                    ports[value] = ports.get(value) or port
     return ports
 
 

@@ -43,6 +43,15 @@ def foreseen(world: World, *wanted: Certificate) -> tuple[bool, Outcome]:
     return is_idle(found, world.clock), outcome
 
 
+def after(world: World, change: Change, later: timedelta) -> Certificate:
+    """The certificate some time after this has happened, which is no news any more."""
+    change(world)
+    world.clock += later
+    world.ca.seen.clear()
+    world.said.clear()
+    return world.certificate(NAME)
+
+
 def got(world: World) -> None:
     """It has come."""
     world.run(world.certificate(NAME))
@@ -86,11 +95,7 @@ def by_the_operators_word(world: World) -> None:
 )
 def test_idle(world: World, before: Change, later: timedelta) -> None:
     """Of a run that would do nothing it is known, and what it would end with."""
-    before(world)
-    world.clock += later
-    world.ca.seen.clear()
-    world.said.clear()
-    site = world.certificate(NAME)
+    site = after(world, before, later)
     idle, outcome = foreseen(world, site)
     assert idle
     assert outcome.next is not None
@@ -113,11 +118,7 @@ def test_idle(world: World, before: Change, later: timedelta) -> None:
 )
 def test_not_idle(world: World, before: Change, later: timedelta) -> None:
     """No run that would ask or tell anybody anything is taken for one that wouldn't."""
-    before(world)
-    world.clock += later
-    world.ca.seen.clear()
-    world.said.clear()
-    site = world.certificate(NAME)
+    site = after(world, before, later)
     idle, _ = foreseen(world, site)
     assert not idle
     try:
